@@ -1,4 +1,4 @@
-"""Names that are imported when they are first used (PEP 562), so that `import scmix` costs nothing."""
+"""Names imported when first used (PEP 562), so that `import scmix` costs nothing."""
 
 import sys
 from collections.abc import Callable, Mapping
