@@ -1,0 +1,118 @@
+"""Attention over packed sequences: one function, three backends.
+
+Queries, keys and values of all sequences lie one after another, ``(tokens, heads, dim)``;
+a token attends to the tokens of its own sequence only, in both directions.
+"""
+
+from collections.abc import Callable
+from itertools import groupby
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BACKENDS = ("flash_varlen", "sdpa", "naive")
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    lengths: list[int],
+    backend: str | None = None,
+    *,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """Softmax attention within each packed sequence.
+
+    Parameters
+    ----------
+    q, k, v
+        Shape ``(tokens, heads, dim)``. Need not be contiguous.
+    cu_seqlens
+        Where sequences start, and where the last ends: int32 on the device of ``q``,
+        shape ``(n + 1,)``. Read by "flash_varlen" only.
+    lengths
+        The length of each sequence, known to the host.
+    backend
+        "flash_varlen" (torch's variable-length flash attention: CUDA, half precision),
+        "sdpa" (any device) or "naive" (the reference). None: the fastest that can run.
+    dropout_p
+        Share of attention weights dropped. Above zero, "flash_varlen" is not available.
+
+    Returns
+    -------
+    Shape ``(tokens, heads, dim)``.
+    """
+    if backend is None:
+        backend = "flash_varlen" if not dropout_p and can_flash(q) else "sdpa"
+    if backend == "flash_varlen":
+        if dropout_p:
+            raise ValueError('Attention dropout needs backend="sdpa"; found "flash_varlen".')
+        return _flash_varlen(q, k, v, cu_seqlens, max(lengths, default=0))
+    if backend == "sdpa":
+        return _sdpa(q, k, v, lengths, dropout_p)
+    if backend == "naive":
+        return _naive(q, k, v, lengths, dropout_p)
+    raise ValueError(f"Found backend={backend!r}, expected one of {BACKENDS}.")
+
+
+def can_flash(q: Tensor) -> bool:
+    """Whether torch's variable-length flash attention takes these queries."""
+    if not q.is_cuda or q.dtype not in (torch.float16, torch.bfloat16) or q.shape[0] == 0:
+        return False
+    fits = q.shape[-1] % 8 == 0 and q.shape[-1] <= 256
+    recent = torch.cuda.get_device_capability(q.device) >= (8, 0)
+    return fits and recent and torch.version.hip is None and _has_flash()
+
+
+def _has_flash() -> bool:
+    available = getattr(torch.backends.cuda, "is_flash_attention_available", lambda: False)
+    return bool(available())
+
+
+def _flash_varlen(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, longest: int) -> Tensor:
+    return _flash_function()(q, k, v, cu_seqlens, cu_seqlens, longest, longest)
+
+
+def _flash_function() -> Callable[..., Tensor]:
+    try:  # torch 2.10 and newer
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:  # before, only the operator under it; it has a backward too
+        return _aten_flash
+    return varlen_attn
+
+
+def _aten_flash(
+    q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int
+) -> Tensor:
+    forward = torch.ops.aten._flash_attention_forward
+    return forward(q, k, v, cu_q, cu_k, max_q, max_k, 0.0, False, False)[0]
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], dropout_p: float) -> Tensor:
+    """One call for each run of sequences of equal length.
+
+    The tensors are split once, not sliced run by run: the backward of a slice fills a
+    zero tensor of full size, that of a split concatenates.
+    """
+    runs = [(length, len(list(run))) for length, run in groupby(lengths) if length]
+    if not runs:
+        return torch.empty_like(q)
+    sizes = [length * n for length, n in runs]
+    out = []
+    for (length, n), *parts in zip(runs, q.split(sizes), k.split(sizes), v.split(sizes)):
+        batch = [part.unflatten(0, (n, length)).transpose(1, 2) for part in parts]
+        mixed = F.scaled_dot_product_attention(*batch, dropout_p=dropout_p)
+        out.append(mixed.transpose(1, 2).flatten(0, 1))
+    return out[0] if len(out) == 1 else torch.cat(out)
+
+
+def _naive(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], dropout_p: float) -> Tensor:
+    out = []
+    for queries, keys, values in zip(q.split(lengths), k.split(lengths), v.split(lengths)):
+        scores = torch.einsum("ihd,jhd->hij", queries, keys) / q.shape[-1] ** 0.5
+        weights = F.dropout(scores.softmax(dim=-1), dropout_p)
+        out.append(torch.einsum("hij,jhd->ihd", weights, values))
+    return torch.cat(out) if out else torch.empty_like(q)

@@ -1,0 +1,443 @@
+"""The Transformer encoder: BERT on packed sequences, with the parameter names of transformers.
+
+``Encoder`` computes what ``transformers.BertForMaskedLM`` computes, from the same state dict, but
+takes all cells as one flat row of tokens and runs only the layers that are asked for. The masked
+language model head runs on the rows it is given, never on every token.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from typing import Any, Literal, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scmix._errors import IncompatibleModelError, InputError
+from scmix.attention import attention
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "swish": F.silu,
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
+
+# Keys of a transformers config.json that choose another computation, and the only value we compute.
+_FIXED = {
+    "model_type": "bert",
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "is_encoder_decoder": False,
+    "tie_word_embeddings": True,
+    "quantization_config": None,
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of an encoder, named as in ``transformers.BertConfig``.
+
+    Examples
+    --------
+    >>> Config(vocab_size=100, num_hidden_layers=2).to_dict()["num_hidden_layers"]
+    2
+    """
+
+    vocab_size: int
+    hidden_size: int = 256
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 4
+    intermediate_size: int = 512
+    hidden_act: str = "silu"
+    hidden_dropout_prob: float = 0.1
+    # In training on CPU a value above 0 costs dearly: attention leaves its fast kernel, and memory
+    # grows with the square of the length.
+    attention_probs_dropout_prob: float = 0.0
+    max_position_embeddings: int = 2048
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 0
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise IncompatibleModelError(
+                f"hidden_size={self.hidden_size} is not a multiple of "
+                f"num_attention_heads={self.num_attention_heads}."
+            )
+        if self.hidden_act not in ACTIVATIONS:
+            raise IncompatibleModelError(
+                f"Found hidden_act={self.hidden_act!r}, expected one of {', '.join(ACTIVATIONS)}."
+            )
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if not 0 <= getattr(self, name) < 1:
+                raise IncompatibleModelError(
+                    f"Found {name}={getattr(self, name)}, expected 0 <= {name} < 1."
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, with what ``transformers`` needs to open them as ``BertForMaskedLM``."""
+        return {"architectures": ["BertForMaskedLM"], "model_type": "bert", **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
+        """Read a BERT ``config.json``; settings that would change the computation are refused."""
+        for name, expected in _FIXED.items():
+            if values.get(name, expected) != expected:
+                raise IncompatibleModelError(
+                    f"Found {name}={values[name]!r} in the model configuration; scmix computes "
+                    f"{name}={expected!r} only."
+                )
+        names = {field.name for field in fields(cls)}
+        if "vocab_size" not in values:
+            raise IncompatibleModelError("The model configuration has no vocab_size.")
+        # BertConfig's own defaults, where they differ from ours and a file may leave them out.
+        defaults = {
+            "hidden_size": 768,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "intermediate_size": 3072,
+            "hidden_act": "gelu",
+            "attention_probs_dropout_prob": 0.1,
+            "max_position_embeddings": 512,
+        }
+        return cls(**{**defaults, **{k: v for k, v in values.items() if k in names}})
+
+
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """Set a random share of elements to zero and scale up the others, fast on CPU.
+
+    torch's own dropout draws one number per element from a serial generator: 6.3 ms for a million
+    elements on one core. One byte per element (eight to a 64-bit draw) takes 1.5 ms. The share is
+    therefore rounded to 1/256, and the scale is that of the rounded share, so the mean is kept.
+    Draws come from torch's default generator.
+    """
+    if not training or p == 0:
+        return x
+    if x.device.type != "cpu":
+        return F.dropout(x, p)
+    n_dropped = min(round(256 * p), 255)
+    draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+    keep = draws.view(torch.int8)[: x.numel()].view(x.shape).to(x.dtype).ge_(n_dropped - 128)
+    return (x * keep).mul_(256 / (256 - n_dropped))
+
+
+class _Packing:
+    """Where the sequences of a batch lie, computed once for all layers."""
+
+    def __init__(self, indptr: Tensor | Sequence[int], device: torch.device) -> None:
+        bounds = torch.as_tensor(indptr).to(device="cpu", dtype=torch.int64)
+        lengths = bounds.diff()
+        self.n_tokens = int(bounds[-1])
+        self.lengths: list[int] = lengths.tolist()
+        starts = bounds[:-1].repeat_interleave(lengths)
+        self.positions = (torch.arange(self.n_tokens) - starts).to(device)
+        self.cu_seqlens = bounds.to(device, torch.int32)
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.word_embeddings = nn.Embedding(config.vocab_size, width, config.pad_token_id)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.dropout_p = config.hidden_dropout_prob
+
+    def forward(self, tokens: Tensor, packing: _Packing) -> Tensor:
+        x = self.word_embeddings(tokens) + self.token_type_embeddings.weight[0]
+        x = self.LayerNorm(x + self.position_embeddings(packing.positions))
+        return dropout(x, self.dropout_p, self.training)
+
+
+class _SelfAttention(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.n_heads = config.num_attention_heads
+        self.dropout_p = config.attention_probs_dropout_prob
+
+    def forward(self, x: Tensor, packing: _Packing) -> Tensor:
+        # one wide product instead of three
+        parts = (self.query, self.key, self.value)
+        weight = torch.cat([part.weight for part in parts])
+        qkv = F.linear(x, weight, torch.cat([part.bias for part in parts]))
+        q, k, v = qkv.unflatten(-1, (3, self.n_heads, -1)).unbind(1)
+        p = self.dropout_p if self.training else 0.0
+        return attention(q, k, v, packing.cu_seqlens, packing.lengths, dropout_p=p).flatten(1)
+
+
+class _Output(nn.Module):
+    """Back to the residual stream: dense, dropout, sum, LayerNorm."""
+
+    def __init__(self, n_in: int, config: Config) -> None:
+        super().__init__()
+        self.dense = nn.Linear(n_in, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout_p = config.hidden_dropout_prob
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        return self.LayerNorm(residual + dropout(self.dense(x), self.dropout_p, self.training))
+
+
+class _Attention(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.self = _SelfAttention(config)
+        self.output = _Output(config.hidden_size, config)
+
+    def forward(self, x: Tensor, packing: _Packing) -> Tensor:
+        return self.output(self.self(x, packing), x)
+
+
+class _Dense(nn.Module):
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(n_in, n_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(x)
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.attention = _Attention(config)
+        self.intermediate = _Dense(config.hidden_size, config.intermediate_size)
+        self.output = _Output(config.intermediate_size, config)
+        self.activation = ACTIVATIONS[config.hidden_act]
+
+    def forward(self, x: Tensor, packing: _Packing) -> Tensor:
+        x = self.attention(x, packing)
+        return self.output(self.activation(self.intermediate(x)), x)
+
+
+class _Layers(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))
+
+
+class _Bert(nn.Module):
+    def __init__(self, config: Config, pooler: bool) -> None:
+        super().__init__()
+        self.embeddings = _Embeddings(config)
+        self.encoder = _Layers(config)
+        self.pooler = _Dense(config.hidden_size, config.hidden_size) if pooler else None
+
+
+class _Transform(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.activation = ACTIVATIONS[config.hidden_act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.LayerNorm(self.activation(self.dense(x)))
+
+
+class _Predictions(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.transform = _Transform(config)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+
+class _Head(nn.Module):
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.predictions = _Predictions(config)
+
+
+class Encoder(nn.Module):
+    """BERT encoder over packed cells, with its masked language model head.
+
+    Parameters
+    ----------
+    config
+        Sizes.
+    pooler
+        Whether there is a pooler (a dense layer with tanh on the first token).
+
+    Examples
+    --------
+    Two cells, of three and two genes:
+
+    >>> encoder = Encoder(Config(vocab_size=50, hidden_size=16, num_hidden_layers=2)).eval()
+    >>> hidden = encoder(torch.tensor([7, 8, 9, 4, 5]), [0, 3, 5])
+    >>> hidden.shape
+    torch.Size([5, 16])
+    >>> encoder.logits(hidden[[1]]).shape
+    torch.Size([1, 50])
+    """
+
+    def __init__(self, config: Config, *, pooler: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.bert = _Bert(config, pooler)
+        self.cls = _Head(config)
+        self.apply(self._init_weights)
+
+    @property
+    def has_pooler(self) -> bool:
+        """Whether the encoder has a pooler."""
+        return self.bert.pooler is not None
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            module.weight.normal_(0.0, self.config.initializer_range)
+        if isinstance(module, nn.Linear):
+            module.bias.zero_()
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            module.weight[module.padding_idx].zero_()
+
+    @overload
+    def forward(
+        self,
+        tokens: Tensor,
+        indptr: Tensor | Sequence[int],
+        *,
+        layer: int = -1,
+        all_layers: Literal[False] = False,
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self,
+        tokens: Tensor,
+        indptr: Tensor | Sequence[int],
+        *,
+        layer: int = -1,
+        all_layers: Literal[True],
+    ) -> list[Tensor]: ...
+    def forward(
+        self,
+        tokens: Tensor,
+        indptr: Tensor | Sequence[int],
+        *,
+        layer: int = -1,
+        all_layers: bool = False,
+    ) -> Tensor | list[Tensor]:
+        """Hidden states of every token.
+
+        Parameters
+        ----------
+        tokens
+            Token ids of all cells, int64 or int32, shape ``(T,)``.
+        indptr
+            Where each cell starts and the last ends, shape ``(n + 1,)``. Best left on the CPU: the
+            lengths are needed there.
+        layer
+            Index into the hidden states as in transformers: 0 is the embedding layer,
+            ``num_hidden_layers`` or -1 the last. Layers above are not run.
+        all_layers
+            Return the hidden states of every layer up to ``layer``.
+
+        Returns
+        -------
+        Shape ``(T, hidden_size)``, or a list of such.
+        """
+        n_run = self.resolve_layer(layer)
+        packing = _Packing(indptr, tokens.device)
+        self._check(tokens, packing)
+        hidden = [self.bert.embeddings(tokens, packing)]
+        for block in self.bert.encoder.layer[:n_run]:
+            x = block(hidden[-1], packing)
+            hidden = [*hidden, x] if all_layers else [x]
+        return hidden if all_layers else hidden[0]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Score of every token of the vocabulary at the given rows: ``(M, H)`` to ``(M, vocab)``."""
+        head = self.cls.predictions
+        return F.linear(head.transform(hidden), self.bert.embeddings.word_embeddings.weight, head.bias)
+
+    def pool(
+        self, hidden: Tensor, indptr: Tensor | Sequence[int], keep: Tensor | None = None
+    ) -> Tensor:
+        """Mean over the tokens of each cell, in fp32.
+
+        Parameters
+        ----------
+        hidden
+            Shape ``(T, H)``.
+        indptr
+            Shape ``(n + 1,)``.
+        keep
+            Which tokens count, bool, shape ``(T,)``; None: all.
+
+        Returns
+        -------
+        Shape ``(n, H)``, float32. A cell with no token that counts is NaN.
+        """
+        bounds = torch.as_tensor(indptr).to(device="cpu", dtype=torch.int64)
+        x = hidden.float()
+        counts = bounds.diff().to(x)
+        offsets = bounds.to(x.device)
+        if keep is not None:
+            x = x * keep.to(x)[:, None]
+            counts = torch.segment_reduce(keep.to(x), "sum", offsets=offsets)
+        return torch.segment_reduce(x, "sum", offsets=offsets, axis=0) / counts[:, None]
+
+    def pooler(self, first: Tensor) -> Tensor:
+        """The pooler's output for the hidden states of first tokens, ``(n, H)``."""
+        if self.bert.pooler is None:
+            raise InputError('This model has no pooler. Use pool="mean".')
+        return torch.tanh(self.bert.pooler(first))
+
+    def resolve_layer(self, layer: int) -> int:
+        """Number of layers to run for ``hidden_states[layer]``."""
+        n = self.config.num_hidden_layers
+        if not -n - 1 <= layer <= n:
+            raise InputError(
+                f"Found layer={layer}; this model has hidden states 0 (embeddings) to {n}, "
+                f"or {-n - 1} to -1 counted from the last."
+            )
+        return layer % (n + 1)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load parameters; a ``BertForMaskedLM`` state dict is taken as it is.
+
+        Its tied decoder, buffers and, when this encoder has none, pooler are left out.
+        A decoder that is not tied to the word embeddings is refused.
+        """
+        kept = _without_duplicates(state_dict)
+        if not self.has_pooler:
+            kept = {k: v for k, v in kept.items() if not k.startswith("bert.pooler.")}
+        return super().load_state_dict(kept, strict=strict, assign=assign)
+
+    def _check(self, tokens: Tensor, packing: _Packing) -> None:
+        if packing.n_tokens != tokens.numel():
+            raise InputError(
+                f"indptr ends at {packing.n_tokens:,}, but there are {tokens.numel():,} tokens."
+            )
+        longest = max(packing.lengths, default=0)
+        if longest > self.config.max_position_embeddings:
+            raise InputError(
+                f"Found a sequence of {longest:,} tokens; this model takes at most "
+                f"{self.config.max_position_embeddings:,}. Encode fewer genes per cell."
+            )
+
+
+def _without_duplicates(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    tied = {
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    }
+    for copy, original in tied.items():
+        if copy in state_dict and original in state_dict:
+            if not torch.equal(state_dict[copy], state_dict[original]):
+                raise IncompatibleModelError(f"{copy} is not tied to {original}.")
+    dropped = {*tied, "bert.embeddings.position_ids", "bert.embeddings.token_type_ids"}
+    return {name: value for name, value in state_dict.items() if name not in dropped}
