@@ -40,8 +40,8 @@ clean:
 	rm -rf $(VENV) demo.png
 
 $(READY)%: pyproject.toml constraints.txt
-	@$(PYTHON) -c '$(NEW_ENOUGH)' 2>/dev/null || { \
-		echo "scmix needs Python 3.11 or newer; found: $$(python3 --version 2>&1)." \
+	@"$(PYTHON)" -c '$(NEW_ENOUGH)' 2>/dev/null || { \
+		echo "scmix needs Python 3.11 or newer; '$(or $(PYTHON),python3)' is not, or is not there." \
 		"Install one and call: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 		echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
