@@ -16,6 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 ARRAY_CORE = {
     "genes",
     "_gene_names",
+    "_gene_matching",
     "ranks",
     "batches",
     "perturbations",
