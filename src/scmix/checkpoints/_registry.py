@@ -1,0 +1,52 @@
+"""Names of models: where a name, a path or a folder of checkpoints leads."""
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+
+from .._errors import InputError
+from ._folder import find_folder
+from ._manifest import MANIFEST
+
+_RESOURCES = Path(__file__).parents[1] / "resources"
+
+
+def bundled() -> dict[str, Path]:
+    """The models that ship with scmix: name to folder."""
+    return checkpoints_in(_RESOURCES)
+
+
+def checkpoints_in(folder: Path) -> dict[str, Path]:
+    """The checkpoints that lie directly in a folder: name to folder."""
+    if not folder.is_dir():
+        return {}
+    found = sorted(path for path in folder.iterdir() if (path / MANIFEST).is_file())
+    return {path.name: path for path in found if not path.name.startswith(".")}
+
+
+def locate(name_or_path: str | os.PathLike) -> tuple[str, Path]:
+    """Name and folder of a bundled model, or of a checkpoint on disk."""
+    known = bundled()
+    if isinstance(name_or_path, str) and name_or_path in known:
+        return name_or_path, known[name_or_path]
+    if not isinstance(name_or_path, str | os.PathLike) or not os.fspath(name_or_path):
+        raise InputError(
+            f"Found the model {name_or_path!r}, expected a name ({_names(known)}) or a folder."
+        )
+    folder = find_folder(Path(name_or_path).expanduser())
+    if not os.path.lexists(folder):
+        raise _unknown(str(name_or_path), known)
+    return Path(name_or_path).name or str(name_or_path), folder
+
+
+def _unknown(name: str, known: dict[str, Path]) -> InputError:
+    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return InputError(
+        f"{name!r} is neither a model that ships with scmix ({_names(known)}) nor a folder.{hint} "
+        "scmix.models.list() shows what can be loaded."
+    )
+
+
+def _names(known: dict[str, Path]) -> str:
+    return ", ".join(known) or "none in this installation"
