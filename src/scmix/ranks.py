@@ -258,8 +258,9 @@ def _canonical(counts: sp.csr_matrix | sp.csr_array) -> sp.csr_matrix:
 
 
 def _shared(tokens: np.ndarray) -> np.ndarray:
-    """Whether a column's token is also another column's."""
-    return (tokens >= 0) & (np.bincount(tokens + 1)[tokens + 1] > 1)
+    """Whether a column's token is also another column's; empty when none is."""
+    shared = (tokens >= 0) & (np.bincount(tokens + 1)[tokens + 1] > 1)
+    return shared if shared.any() else shared[:0]
 
 
 def _whole_ranks(values: np.ndarray) -> np.ndarray:
@@ -298,8 +299,8 @@ def _compact(ranked: np.ndarray, offsets: np.ndarray, lengths: np.ndarray) -> Se
 
 
 @_jit()
-def _gather(start, stop, matrix, genes, medians, score, token, weight, seat):
-    """Collect the usable counts of a row as scores; return how many, and the extremes."""
+def _gather(start, stop, matrix, genes, medians, count, score, token, seat):
+    """Collect the usable counts of a row as scores; return how many."""
     data, indices, _ = matrix
     tokens, _, shared = genes
     n = 0
@@ -308,35 +309,32 @@ def _gather(start, stop, matrix, genes, medians, score, token, weight, seat):
         median = medians[column]
         if not (data[i] > 0 and median > 0):
             continue
-        if shared[column]:
+        if shared.size and shared[column]:
             earlier = seat[tokens[column]]
             if earlier < n and token[earlier] == tokens[column]:
-                score[earlier] += data[i]
+                count[earlier] += data[i]
+                score[earlier] = count[earlier] / median
                 continue
             seat[tokens[column]] = n
-        score[n] = data[i]
-        weight[n] = median
+            count[n] = data[i]
+        score[n] = data[i] / median
         token[n] = tokens[column]
         n += 1
-    largest, smallest = 0.0, np.inf
-    for i in range(n):
-        score[i] /= weight[i]
-        largest = max(largest, score[i])
-        smallest = min(smallest, score[i])
-    return n, largest, smallest
+    return n
 
 
 @_jit()
-def _make_keys(n, score, largest, smallest, single, order):
+def _make_keys(n, score, single, order):
     """Descending scores as ascending keys, each with the place of its score in the lower half."""
     bits = single.view(np.int32)  # of a positive float32 they rise with its value
-    single[0], single[1] = largest, smallest
-    top, spread = bits[0], bits[0] - bits[1]
-    shift = 0
-    while spread >> shift >= 1 << _KEY_BITS:
-        shift += 1
     for i in range(n):
         single[i] = score[i]
+    top, bottom = np.int32(0), np.int32(0x7FFFFFFF)
+    for i in range(n):
+        top, bottom = max(top, bits[i]), min(bottom, bits[i])
+    shift = 0
+    while (top - bottom) >> shift >= 1 << _KEY_BITS:
+        shift += 1
     for i in range(n):
         order[i] = (np.uint64((top - bits[i]) >> shift) << np.uint64(32)) | np.uint64(i)
 
@@ -416,21 +414,21 @@ def _rank_rows(where, matrix, genes, species, n_genes, result):
     """Rank the rows from `where[0]` to `where[1]`."""
     indptr = matrix[2]
     ranked, offsets, lengths = result
-    longest = 2
+    longest = 0
     for row in range(where[0], where[1]):
         longest = max(longest, indptr[row + 1] - indptr[row])
-    score, weight = np.empty(longest, np.float64), np.empty(longest, np.float64)
+    count, score = np.empty(longest, np.float64), np.empty(longest, np.float64)
     token, single = np.empty(longest, np.int32), np.empty(longest, np.float32)
     order, spare = np.empty(longest, np.uint64), np.empty(longest, np.uint64)
     seat = np.zeros(genes[0].max() + 1 if genes[0].size else 0, np.int32)
     counts = np.empty(_DIGITS, np.int32)
     for row in range(where[0], where[1]):
         medians = genes[1][species[row]]
-        n, largest, smallest = _gather(
-            indptr[row], indptr[row + 1], matrix, genes, medians, score, token, weight, seat
+        n = _gather(
+            indptr[row], indptr[row + 1], matrix, genes, medians, count, score, token, seat
         )
         keep = min(n, n_genes)
-        _make_keys(n, score, largest, smallest, single, order)
+        _make_keys(n, score, single, order)
         if keep < n:
             n = _drop_tail(order, n, keep, counts)
         _radix_pass(order, spare, n, np.uint64(32), counts)
