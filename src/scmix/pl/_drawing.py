@@ -116,7 +116,7 @@ def _scatter(
         linewidths=0,
         rasterized=len(part) > _RASTER_FROM,
     )
-    axes.set(xticks=[], yticks=[], box_aspect=1)
+    axes.set(xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")
 
 
