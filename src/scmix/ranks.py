@@ -9,7 +9,6 @@ A plain numpy version, :func:`rank_encode_numpy`, says the same in a few lines.
 
 import multiprocessing
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -17,24 +16,17 @@ import numpy as np
 import scipy.sparse as sp
 
 from scmix._errors import InputError
+from scmix._rank_kernels import (
+    MAX_RANK,
+    close_gaps,
+    place_ranks,
+    rank_chunks,
+    rank_rows,
+    read_ranks,
+)
 from scmix.batches import Sequences
 
-MAX_RANK = np.iinfo(np.uint16).max
-_DIGIT_BITS = 11
-_KEY_BITS = 2 * _DIGIT_BITS
-_DIGITS = 1 << _DIGIT_BITS
-_ENTRY = np.uint64(0xFFFFFFFF)  # the lower half of a key is the place of its count in the row
 _SMALL = 200_000  # counts; below, starting threads costs more than it saves
-
-
-def _jit(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        try:
-            return numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
-        except RuntimeError:  # no writable folder for the cache: read-only install, no home
-            return numba.njit(nogil=True, error_model="numpy", **options)(function)
-
-    return decorate
 
 
 def rank_encode(
@@ -88,7 +80,7 @@ def rank_encode(
     ranked = np.empty(offsets[-1], np.int32)
     lengths = np.zeros(counts.shape[0], np.int64)
     n_chunks = 4 * _threads(counts.nnz)
-    run = _rank_chunks if n_chunks > 4 else _rank_rows
+    run = rank_chunks if n_chunks > 4 else rank_rows
     where = _chunks(counts.indptr, n_chunks) if n_chunks > 4 else np.array([0, counts.shape[0]])
     run(
         where,
@@ -168,7 +160,7 @@ def ranks_to_layer(
     columns = np.empty(sequences.tokens.size, np.int32)
     n_tokens = max(tokens.max(initial=0), sequences.tokens.max(initial=0)) + 1
     matrix = (counts.data, counts.indices, counts.indptr)
-    bad = _place_ranks(
+    bad = place_ranks(
         matrix, (sequences.tokens, sequences.indptr), tokens, n_tokens, ranks, columns
     )
     if bad >= 0:
@@ -213,16 +205,13 @@ def layer_to_sequences(
     capacity = np.minimum(np.diff(layer.indptr), keep)
     offsets = np.concatenate([[0], np.cumsum(capacity, dtype=np.int64)])
     ranked, lengths = np.empty(offsets[-1], np.int32), np.zeros(layer.shape[0], np.int64)
-    bad = _read_ranks((ranks, layer.indices, layer.indptr), tokens, keep, ranked, offsets, lengths)
+    bad = read_ranks((ranks, layer.indices, layer.indptr), tokens, keep, ranked, offsets, lengths)
     if bad >= 0:
         raise InputError(
             f"The ranks of cell {bad} are not one per gene, or stand at a gene without a token. "
             "The layer or the genes have changed: run rank_encode again with overwrite=True."
         )
     return _compact(ranked, offsets, lengths)
-
-
-# -- preparation ----------------------------------------------------------------------------------
 
 
 def _checked(
@@ -290,207 +279,6 @@ def _chunks(indptr: np.ndarray, n: int) -> np.ndarray:
 def _compact(ranked: np.ndarray, offsets: np.ndarray, lengths: np.ndarray) -> Sequences:
     indptr = np.concatenate([[0], np.cumsum(lengths)])
     if indptr[-1] < offsets[-1]:
-        _close_gaps(ranked, offsets, indptr)
+        close_gaps(ranked, offsets, indptr)
         ranked = ranked[: indptr[-1]].copy()
     return Sequences(ranked, indptr)
-
-
-# -- kernels --------------------------------------------------------------------------------------
-
-
-@_jit()
-def _gather(start, stop, matrix, genes, medians, count, score, token, seat):
-    """Collect the usable counts of a row as scores; return how many."""
-    data, indices, _ = matrix
-    tokens, _, shared = genes
-    n = 0
-    for i in range(start, stop):
-        column = indices[i]
-        median = medians[column]
-        if not (data[i] > 0 and median > 0):
-            continue
-        if shared.size and shared[column]:
-            earlier = seat[tokens[column]]
-            if earlier < n and token[earlier] == tokens[column]:
-                count[earlier] += data[i]
-                score[earlier] = count[earlier] / median
-                continue
-            seat[tokens[column]] = n
-            count[n] = data[i]
-        score[n] = data[i] / median
-        token[n] = tokens[column]
-        n += 1
-    return n
-
-
-@_jit()
-def _make_keys(n, score, single, order):
-    """Descending scores as ascending keys, each with the place of its score in the lower half."""
-    bits = single.view(np.int32)  # of a positive float32 they rise with its value
-    for i in range(n):
-        single[i] = score[i]
-    top, bottom = np.int32(0), np.int32(0x7FFFFFFF)
-    for i in range(n):
-        top, bottom = max(top, bits[i]), min(bottom, bits[i])
-    shift = 0
-    while (top - bottom) >> shift >= 1 << _KEY_BITS:
-        shift += 1
-    for i in range(n):
-        order[i] = (np.uint64((top - bits[i]) >> shift) << np.uint64(32)) | np.uint64(i)
-
-
-@_jit()
-def _drop_tail(order, n, keep, counts):
-    """Drop keys that cannot be among the first `keep`; return how many are left."""
-    shift = np.uint64(32 + _DIGIT_BITS)
-    counts[:] = 0
-    for i in range(n):
-        counts[order[i] >> shift] += 1
-    total, last = 0, -1
-    while total < keep:
-        last += 1
-        total += counts[last]
-    left = 0
-    for i in range(n):
-        if order[i] >> shift <= np.uint64(last):
-            order[left] = order[i]
-            left += 1
-    return left
-
-
-@_jit()
-def _radix_pass(source, target, n, shift, counts):
-    mask = np.uint64(_DIGITS - 1)
-    counts[:] = 0
-    for i in range(n):
-        counts[(source[i] >> shift) & mask] += 1
-    total = 0
-    for digit in range(_DIGITS):
-        counts[digit], total = total, total + counts[digit]
-    for i in range(n):
-        digit = (source[i] >> shift) & mask
-        target[counts[digit]] = source[i]
-        counts[digit] += 1
-
-
-@_jit()
-def _merge(order, spare, left, middle, right, score, token):
-    i, j = left, middle
-    for k in range(left, right):
-        take_right = i >= middle
-        if not take_right and j < right:
-            a, b = order[i] & _ENTRY, order[j] & _ENTRY
-            tied = score[a] == score[b]
-            take_right = score[b] > score[a] or (tied and token[b] < token[a])
-        if take_right:
-            spare[k] = order[j]
-            j += 1
-        else:
-            spare[k] = order[i]
-            i += 1
-
-
-@_jit()
-def _settle_ties(order, spare, n, keep, score, token):
-    """Sort each run of equal keys by exact score, then token (merge sort: runs may be long)."""
-    start = 0
-    while start < keep:
-        stop = start + 1
-        while stop < n and order[stop] >> np.uint64(32) == order[start] >> np.uint64(32):
-            stop += 1
-        width = 1
-        while width < stop - start:
-            for left in range(start, stop, 2 * width):
-                middle, right = min(left + width, stop), min(left + 2 * width, stop)
-                _merge(order, spare, left, middle, right, score, token)
-            for i in range(start, stop):
-                order[i] = spare[i]
-            width *= 2
-        start = stop
-
-
-@_jit()
-def _rank_rows(where, matrix, genes, species, n_genes, result):
-    """Rank the rows from `where[0]` to `where[1]`."""
-    indptr = matrix[2]
-    ranked, offsets, lengths = result
-    longest = 0
-    for row in range(where[0], where[1]):
-        longest = max(longest, indptr[row + 1] - indptr[row])
-    count, score = np.empty(longest, np.float64), np.empty(longest, np.float64)
-    token, single = np.empty(longest, np.int32), np.empty(longest, np.float32)
-    order, spare = np.empty(longest, np.uint64), np.empty(longest, np.uint64)
-    seat = np.zeros(genes[0].max() + 1 if genes[0].size else 0, np.int32)
-    counts = np.empty(_DIGITS, np.int32)
-    for row in range(where[0], where[1]):
-        medians = genes[1][species[row]]
-        n = _gather(
-            indptr[row], indptr[row + 1], matrix, genes, medians, count, score, token, seat
-        )
-        keep = min(n, n_genes)
-        _make_keys(n, score, single, order)
-        if keep < n:
-            n = _drop_tail(order, n, keep, counts)
-        _radix_pass(order, spare, n, np.uint64(32), counts)
-        _radix_pass(spare, order, n, np.uint64(32 + _DIGIT_BITS), counts)
-        _settle_ties(order, spare, n, keep, score, token)
-        for i in range(keep):
-            ranked[offsets[row] + i] = token[order[i] & _ENTRY]
-        lengths[row] = keep
-
-
-@_jit(parallel=True)
-def _rank_chunks(where, matrix, genes, species, n_genes, result):
-    for chunk in numba.prange(where.size - 1):
-        _rank_rows(where[chunk : chunk + 2], matrix, genes, species, n_genes, result)
-
-
-@_jit()
-def _close_gaps(ranked, offsets, indptr):
-    for row in range(indptr.size - 1):
-        for i in range(indptr[row + 1] - indptr[row]):
-            ranked[indptr[row] + i] = ranked[offsets[row] + i]
-
-
-@_jit()
-def _place_ranks(matrix, sequences, column_tokens, n_tokens, ranks, columns):
-    """Fill ranks and columns of a CSR matrix; return a row that does not fit, or -1."""
-    data, indices, indptr = matrix
-    tokens, starts = sequences
-    rank_of = np.zeros(n_tokens, np.int32)
-    for row in range(indptr.size - 1):
-        k = starts[row]
-        for i in range(k, starts[row + 1]):
-            rank_of[tokens[i]] = i - k + 1
-        for i in range(indptr[row], indptr[row + 1]):
-            token = column_tokens[indices[i]]
-            if token >= 0 and data[i] > 0 and rank_of[token] > 0:
-                ranks[k], columns[k] = rank_of[token], indices[i]
-                rank_of[token] = 0
-                k += 1
-        if k < starts[row + 1]:
-            return row
-    return -1
-
-
-@_jit()
-def _read_ranks(matrix, column_tokens, keep, ranked, offsets, lengths):
-    """Tokens in the order of their ranks; return a row that does not fit, or -1."""
-    ranks, indices, indptr = matrix
-    token_at = np.full(MAX_RANK + 1, -1, np.int32)
-    for row in range(indptr.size - 1):
-        last = 0
-        for i in range(indptr[row], indptr[row + 1]):
-            if ranks[i] == 0:
-                continue
-            token = column_tokens[indices[i]]
-            if token < 0 or token_at[ranks[i]] >= 0:
-                return row
-            token_at[ranks[i]] = token
-            last = max(last, ranks[i])
-        for rank in range(1, last + 1):
-            if token_at[rank] >= 0 and lengths[row] < keep:
-                ranked[offsets[row] + lengths[row]] = token_at[rank]
-                lengths[row] += 1
-            token_at[rank] = -1
-    return -1

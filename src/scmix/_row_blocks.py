@@ -1,0 +1,126 @@
+"""Any matrix an AnnData can hold, read a block of cells at a time."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import scipy.sparse as sp
+
+from scmix._counts import as_array
+from scmix._errors import InputError
+
+BLOCK_ENTRIES = 1 << 22  # of a block; about 100 MB while it is being ranked
+
+
+@dataclass(frozen=True, eq=False)
+class RowBlocks:
+    """Blocks of consecutive rows.
+
+    Parameters
+    ----------
+    bounds
+        First row, and the row after the last, of each block.
+    n_stored
+        Entries of a sparse matrix; rows times columns of any other.
+    in_memory
+        Whether all of it is in memory already.
+    read
+        Returns the rows from one to before another, as CSR or a plain array.
+    """
+
+    bounds: list[tuple[int, int]]
+    n_stored: int
+    in_memory: bool
+    read: Callable[[int, int], sp.csr_matrix | np.ndarray]
+
+
+def row_blocks(adata: ad.AnnData, layer: str | None, block_cells: int | None) -> RowBlocks:
+    """Divide `.X` or a layer into blocks."""
+    if layer is None and adata.isbacked and adata.is_view:  # .X would read all of its rows
+        bounds = _uniform(adata.shape, adata.n_obs * adata.n_vars, block_cells)
+        return RowBlocks(
+            bounds, adata.n_obs * adata.n_vars, False, lambda a, b: as_array(adata[a:b].X)
+        )
+    matrix = adata.X if layer is None else adata.layers[layer]
+    if isinstance(matrix, ad.abc.CSRDataset):
+        return _csr_file(matrix, block_cells)
+    if isinstance(matrix, ad.abc.CSCDataset):
+        return _csc_file(matrix, block_cells)
+    package = type(matrix).__module__.partition(".")[0]
+    if package == "dask":
+        return _dask(matrix, block_cells)
+    size = adata.n_obs * adata.n_vars
+    if package in ("h5py", "zarr"):
+        bounds = _uniform(adata.shape, size, block_cells)
+        return RowBlocks(bounds, size, False, lambda a, b: as_array(matrix[a:b]))
+    array = as_array(matrix)
+    if isinstance(array, np.ndarray):
+        bounds = _uniform(array.shape, size, block_cells)
+        return RowBlocks(bounds, size, True, lambda a, b: array[a:b])
+    bounds = _uniform(array.shape, 0, block_cells) if block_cells else _even(array.indptr)
+    return RowBlocks(bounds, array.nnz, True, lambda a, b: _csr_rows(array, a, b))
+
+
+def _csr_file(matrix: Any, block_cells: int | None) -> RowBlocks:
+    indptr = matrix.group["indptr"][:]
+    bounds = _uniform(matrix.shape, 0, block_cells) if block_cells else _even(indptr)
+    return RowBlocks(bounds, int(indptr[-1]), False, lambda a, b: as_array(matrix[a:b]))
+
+
+def _csc_file(matrix: Any, block_cells: int | None) -> RowBlocks:
+    warnings.warn(
+        "The counts are stored by column (CSC): reading them cell by cell is slow. Write them as "
+        "CSR to read faster.",
+        stacklevel=2,
+    )
+    indptr = matrix.group["indptr"][:]
+    columns = _even(indptr)
+
+    def read(start: int, stop: int) -> sp.csr_matrix:
+        # A few columns at a time, so that memory does not grow with the number of cells.
+        parts = [sp.csr_matrix(matrix[:, a:b])[start:stop] for a, b in columns]
+        return sp.csr_matrix(sp.hstack(parts, format="csr"))
+
+    n_stored = int(indptr[-1])
+    return RowBlocks(_uniform(matrix.shape, n_stored, block_cells), n_stored, False, read)
+
+
+def _dask(matrix: Any, block_cells: int | None) -> RowBlocks:
+    if np.isnan(matrix.shape[0]):
+        raise InputError("Found a dask array of unknown length. Call compute_chunk_sizes() on it.")
+    bounds = list(pairwise(np.cumsum([0, *matrix.chunks[0]]).tolist()))
+    if block_cells:
+        bounds = _uniform(matrix.shape, 0, block_cells)
+    size = int(np.prod(matrix.shape))
+    return RowBlocks(bounds, size, False, lambda a, b: as_array(matrix[a:b].compute()))
+
+
+def _uniform(
+    shape: tuple[int, ...], n_stored: int, block_cells: int | None
+) -> list[tuple[int, int]]:
+    n = int(shape[0])
+    step = block_cells or max(1, int(BLOCK_ENTRIES * n / max(n_stored, 1)))
+    return [(start, min(start + step, n)) for start in range(0, n, step)]
+
+
+def _even(indptr: np.ndarray) -> list[tuple[int, int]]:
+    """Blocks of at most BLOCK_ENTRIES entries, and at least one row."""
+    bounds, start, n = [], 0, indptr.size - 1
+    while start < n:
+        limit = indptr[start] + BLOCK_ENTRIES
+        stop = max(start + 1, int(np.searchsorted(indptr, limit, side="right")) - 1)
+        bounds.append((start, stop))
+        start = stop
+    return bounds
+
+
+def _csr_rows(matrix: sp.csr_matrix, start: int, stop: int) -> sp.csr_matrix:
+    """Consecutive rows that share their values with the matrix."""
+    indptr = matrix.indptr[start : stop + 1]
+    entries = slice(indptr[0], indptr[-1])
+    arrays = matrix.data[entries], matrix.indices[entries], indptr - indptr[0]
+    return sp.csr_matrix(arrays, shape=(stop - start, matrix.shape[1]))
