@@ -29,7 +29,9 @@ CHROMOSOMES = {
 }
 MIN_GENES = 5_000  # smaller files hold genes that somebody selected
 MAX_CELLS = 1_000  # per data set, so that none dominates the medians
-MAX_COUNTS = 50_000  # median counts of a cell; more are reads of full-length protocols, not molecules
+MAX_COUNTS = (
+    50_000  # median counts of a cell; more are reads of full-length protocols, not molecules
+)
 MIN_OBSERVATIONS = 10  # a median of fewer counts is not used
 MAX_ALIASES = 12
 BAD_ALIAS = r"[|,\"\s#]|^$|^-$"
@@ -74,7 +76,9 @@ def human_genes(folder: Path, annotated: pd.DataFrame) -> tuple[pd.DataFrame, pd
     fallback = [v1.symbol, *other_symbols(folder, "human").values(), v2.symbol]
     symbol = rows.symbol.fillna("")
     for names in fallback:
-        symbol = symbol.where(symbol != "", names[~names.index.duplicated()].reindex(ids).fillna(""))
+        symbol = symbol.where(
+            symbol != "", names[~names.index.duplicated()].reindex(ids).fillna("")
+        )
     table = pd.DataFrame(
         {"symbol": symbol, "biotype": rows.biotype.fillna("retired"), "entrez": rows.entrez},
         index=ids,
@@ -332,11 +336,15 @@ def gene_table(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     ]
     genes = pd.concat(parts).reset_index(names="ensembl_id")
     pairs = orthologue_groups(folder, human.index, mouse.index)
-    group = {**dict(zip(pairs.human_ensembl, pairs.human_ensembl, strict=True)),
-             **dict(zip(pairs.mouse_ensembl, pairs.human_ensembl, strict=True))}
+    group = {
+        **dict(zip(pairs.human_ensembl, pairs.human_ensembl, strict=True)),
+        **dict(zip(pairs.mouse_ensembl, pairs.human_ensembl, strict=True)),
+    }
     genes["group"] = genes.ensembl_id.map(group).fillna("")
-    shared = [f"Biotypes of Geneformer V1 with 1,000 genes or more: {', '.join(biotypes)}.",
-              f"Retired human ids kept as aliases of the current id: {len(old):,}."]
+    shared = [
+        f"Biotypes of Geneformer V1 with 1,000 genes or more: {', '.join(biotypes)}.",
+        f"Retired human ids kept as aliases of the current id: {len(old):,}.",
+    ]
     for name, (same, of) in orthologue_agreement(folder, pairs).items():
         shared.append(f"Orthologue pairs also in {name}: {same:,} of {of:,} ({same / of:.1%}).")
     return genes, shared

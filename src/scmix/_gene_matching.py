@@ -124,7 +124,10 @@ class _Seen:
         if only.sum(axis=1).min() >= BOTH_ABOVE * n_known:
             return "both"
         in_any_spelling, as_spelled = known.sum(axis=1), exact.sum(axis=1)
-        lead = in_any_spelling if np.ptp(in_any_spelling) > MARGIN * n_known else as_spelled
+        if as_spelled.max() < 0.5 * n_known:  # neither species writes names like this
+            lead = np.isin(self.kinds, (gn.ENSEMBL, gn.SYMBOL, gn.RESPELLED)).sum(axis=1)
+        else:
+            lead = in_any_spelling if np.ptp(in_any_spelling) > MARGIN * n_known else as_spelled
         return SPECIES[int(np.argmax(lead))]
 
 
@@ -198,7 +201,9 @@ def match(
     ['ENSG00000111640', 'ENSG00000198851', 'ENSG00000145416']
     """
     original = gn.as_names(names)
-    _check_arguments(original, species, on_duplicate)
+    _check_names(original, on_duplicate)
+    if species not in (None, "both"):
+        species = SPECIES[gn.species_code(species)]
     seen = _Seen.of(original, vocabulary)
     used = _species_of_genes(seen, vocabulary, species)
     row, kind = _rows(seen, used)
@@ -214,16 +219,17 @@ def match(
     return result
 
 
-def _check_arguments(names: pd.Series, species: str | None, on_duplicate: str) -> None:
-    if species not in (None, "both", *SPECIES):
-        raise InputError(
-            f"Found species={species!r}; expected 'human', 'mouse', 'both' or None (recognise it)."
-        )
+def n_known(names: Iterable[str], vocabulary: "Vocabulary") -> int:
+    """Count the names that are genes of either species."""
+    return int((_Seen.of(gn.as_names(names), vocabulary).kinds > 0).any(axis=0).sum())
+
+
+def _check_names(names: pd.Series, on_duplicate: str) -> None:
     if on_duplicate not in ("error", "sum"):
         raise InputError(f"Found on_duplicate={on_duplicate!r}; expected 'error' or 'sum'.")
     if len(names) == 0:
         raise GeneIdError("Found no columns (n_vars = 0); expected genes as columns.")
-    repeated = names[names.duplicated()].unique()
+    repeated = names[names.duplicated() & (names != "")].unique()
     if len(repeated) and on_duplicate == "error":
         raise GeneIdError(
             f"Found {len(repeated)} gene names more than once ({_some(repeated)}). Expected each "
@@ -232,9 +238,7 @@ def _check_arguments(names: pd.Series, species: str | None, on_duplicate: str) -
         )
 
 
-def _species_of_genes(
-    seen: _Seen, vocabulary: "Vocabulary", wanted: str | None
-) -> tuple[str, ...]:
+def _species_of_genes(seen: _Seen, vocabulary: "Vocabulary", wanted: str | None) -> tuple[str, ...]:
     """The species whose genes the columns are; refuses what does not fit the cells."""
     found = seen.detection.species
     if wanted is None and found == "both":
@@ -247,6 +251,8 @@ def _species_of_genes(
     known = {None: (), "both": SPECIES}.get(found, (found,))
     if not set(asked or known) <= set(vocabulary.species):
         _raise_wrong_species(seen, vocabulary, vocabulary.species)
+    if wanted == "both" and len(known) == 1:
+        _check_other_species(vocabulary, known[0])
     if wanted is None or wanted == "both":
         return known or tuple(vocabulary.species)
     if found in (None, "both", wanted):
@@ -254,6 +260,17 @@ def _species_of_genes(
     if _mapped_to_orthologues(seen, vocabulary, found, wanted):
         return (found,)
     return _raise_wrong_species(seen, vocabulary, asked)
+
+
+def _check_other_species(vocabulary: "Vocabulary", found: str) -> None:
+    """Cells of two species over one species' columns: orthologues must share tokens."""
+    if vocabulary.mode != "shared":
+        raise GeneIdError(
+            f"Found {found} genes only for cells of two species, but in this vocabulary (mode "
+            "'separate') each species has its own tokens. Pass columns of both species' genes."
+        )
+    other = SPECIES[1 - SPECIES.index(found)]
+    _say(f"Found {found} genes only; {other} cells use those with a one-to-one orthologue.")
 
 
 def _mapped_to_orthologues(seen: _Seen, vocabulary: "Vocabulary", found: str, wanted: str) -> bool:
@@ -279,8 +296,9 @@ def _raise_wrong_species(
     found = seen.detection.species
     if found is None:
         found = "unknown"
-    share = seen.kinds.max(axis=0) if found in ("both", "unknown") else seen.kinds[
-        SPECIES.index(found)]
+    share = (
+        seen.kinds.max(axis=0) if found in ("both", "unknown") else seen.kinds[SPECIES.index(found)]
+    )
     whose = "the vocabulary knows" if tuple(expected) == vocabulary.species else "expected"
     raise GeneIdError(
         f"Found {found} {seen.detection.id_type}s ({(share > 0).mean():.0%} of "
@@ -311,7 +329,8 @@ def _report(
     ids = vocabulary.genes.ensembl_id.to_numpy(dtype=object)
     counts = np.bincount(kind, minlength=len(gn.KINDS))
     parts = ", ".join(
-        f"{count:,} by {name}" for count, name in zip(counts, gn.KINDS, strict=True)
+        f"{count:,} by {name}"
+        for count, name in zip(counts, gn.KINDS, strict=True)
         if name != "none" and count
     )
     return GeneMatch(
@@ -374,12 +393,14 @@ def _warn(seen: _Seen, row: np.ndarray, kind: np.ndarray, used: Sequence[str]) -
         )
     if (kind == gn.EXCEL).any():
         found = names[kind == gn.EXCEL]
-        _say(f"{len(found)} gene names are dates made by a spreadsheet and were read back "
-             f"as genes ({_some(found)}).")
-    respelled = kind == gn.RESPELLED
+        _say(
+            f"{len(found)} gene names are dates made by a spreadsheet and were read back "
+            f"as genes ({_some(found)})."
+        )
+    respelled = (kind == gn.RESPELLED) | (kind == gn.RESPELLED_ALIAS)
     if respelled.sum() > 0.01 * max(matched.sum(), 1):
         _say(
-            f"{int(respelled.sum()):,} names are {' or '.join(used)} symbols only when case and "
+            f"{int(respelled.sum()):,} names are {' or '.join(used)} symbols or aliases only when case and "
             f"punctuation are ignored ({_some(names[respelled])}), and were taken as such."
         )
     _warn_collisions(names, row)

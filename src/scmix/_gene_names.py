@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -11,8 +12,11 @@ from ._errors import GeneIdError, InputError
 
 SPECIES = ("human", "mouse")
 
-KINDS = ("none", "Ensembl id", "symbol", "alias", "respelled symbol", "Excel date")
-NONE, ENSEMBL, SYMBOL, ALIAS, RESPELLED, EXCEL = range(len(KINDS))
+# Best first; "respelled" is a match in another case or punctuation.
+KINDS = (
+    "none", "Ensembl id", "symbol", "alias", "respelled symbol", "respelled alias", "Excel date",
+)  # fmt: skip
+NONE, ENSEMBL, SYMBOL, ALIAS, RESPELLED, RESPELLED_ALIAS, EXCEL = range(len(KINDS))
 UNKNOWN, AMBIGUOUS = -1, -2
 
 _SPECIES_NAMES = {
@@ -137,8 +141,9 @@ def strip_version(names: pd.Series) -> pd.Series:
 
 def fold(names: pd.Series) -> pd.Series:
     """Ignore case and what R does to names: `.` and `_` for `-`, an `X` before a digit."""
-    folded = names.str.lower().str.replace(r"[._]", "-", regex=True)
-    return folded.str.replace(r"^x(?=\d)", "", regex=True)
+    folded = names.str.lower().str.translate({ord("."): "-", ord("_"): "-"})
+    prefixed = folded.str.match(r"x\d").to_numpy()
+    return folded.where(~prefixed, folded.str[1:])
 
 
 def excel_candidates(names: pd.Series) -> dict[str, list[str]]:
@@ -159,51 +164,69 @@ class Lookup:
     A symbol beats an alias; a name that two genes claim with equal right has the row AMBIGUOUS.
     """
 
-    exact: pd.DataFrame  # index: name; columns row, kind
-    folded: pd.DataFrame
+    names: pd.Series  # best kind of match first
+    rows: np.ndarray
+    kinds: np.ndarray
 
     @classmethod
     def of(cls, genes: pd.DataFrame, species: str) -> Self:
-        """Index one species of a vocabulary's table."""
-        rows = genes[genes.species == species]
-        aliases = rows.aliases.str.split("|").explode()
-        names = pd.concat([rows.ensembl_id, rows.symbol, aliases])
-        kind = np.repeat([ENSEMBL, SYMBOL, ALIAS], [len(rows), len(rows), len(aliases)])
-        table = pd.DataFrame(
-            {"name": names.to_numpy(), "row": names.index.to_numpy(), "kind": kind}
-        )
-        table = table[table.name != ""]
-        return cls(_index(table), _index(table.assign(name=fold(table.name))))
+        """Collect the names of one species of a vocabulary's table."""
+        table = genes.reset_index(drop=True)
+        table = table[table.species == species]
+        aliases = table.aliases[table.aliases != ""].str.split("|").explode()
+        symbols = table.symbol[table.symbol != ""]
+        names = pd.concat([table.ensembl_id, symbols, aliases])
+        kinds = np.repeat([ENSEMBL, SYMBOL, ALIAS], [len(table), len(symbols), len(aliases)])
+        return cls(names.reset_index(drop=True), names.index.to_numpy(), kinds)
 
     def find(self, names: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         """Row (UNKNOWN and AMBIGUOUS are negative) and kind of match of every name."""
-        row, kind = _get(self.exact, names)
+        row, kind = self._exact.get(names)
         rest = row == UNKNOWN
         if rest.any():
-            row[rest], found = _get(self.folded, fold(names[rest]))
-            kind[rest] = np.where(found == NONE, NONE, RESPELLED)
+            row[rest], found = self._folded.get(fold(names[rest]))
+            kind[rest] = np.where(found == ALIAS, RESPELLED_ALIAS, RESPELLED)
         for name, candidates in excel_candidates(names[row == UNKNOWN]).items():
             here = (names == name).to_numpy()
             row[here], kind[here] = self._excel_row(candidates, row), EXCEL
         return row, np.where(row < 0, NONE, kind).astype(np.int8)
 
+    @cached_property
+    def _exact(self) -> "_Index":
+        return _Index.of(self.names, self.rows, self.kinds)
+
+    @cached_property
+    def _folded(self) -> "_Index":
+        return _Index.of(fold(self.names), self.rows, self.kinds)
+
     def _excel_row(self, candidates: list[str], taken: np.ndarray) -> int:
         """The one gene that a date can stand for, leaving out genes that have a column already."""
-        rows = np.unique(_get(self.folded, fold(pd.Series(candidates, dtype=str)))[0])
+        rows = np.unique(self._folded.get(fold(pd.Series(candidates, dtype=str)))[0])
         rows = rows[rows >= 0]
         left = rows[~np.isin(rows, taken)] if len(rows) > 1 else rows
         return UNKNOWN if len(rows) == 0 else int(left[0]) if len(left) == 1 else AMBIGUOUS
 
 
-def _index(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per name: the best kind of match, and AMBIGUOUS where it has two genes."""
-    best = table.kind == table.groupby("name").kind.transform("min")
-    table = table[best].drop_duplicates(["name", "row"])
-    row = table.row.mask(table.name.duplicated(keep=False), AMBIGUOUS)
-    return table.assign(row=row).drop_duplicates("name").set_index("name")
+@dataclass(frozen=True, eq=False)
+class _Index:
+    """Distinct names, with the gene of each."""
 
+    names: pd.Index
+    row: np.ndarray
+    kind: np.ndarray
 
-def _get(table: pd.DataFrame, names: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    at = table.index.get_indexer(pd.Index(names))
-    row = np.where(at < 0, UNKNOWN, table.row.to_numpy()[at])
-    return row, np.where(at < 0, NONE, table.kind.to_numpy()[at])
+    @classmethod
+    def of(cls, names: pd.Series, rows: np.ndarray, kinds: np.ndarray) -> Self:
+        """Keep the best kind of match of a name, which comes first."""
+        code, distinct = pd.factorize(names)
+        first = np.full(len(distinct), len(names))
+        np.minimum.at(first, code, np.arange(len(names)))
+        row, kind = rows[first], kinds[first]
+        rivals = (kinds == kind[code]) & (rows != row[code])
+        row[code[rivals]] = AMBIGUOUS
+        return cls(pd.Index(distinct), row, kind)
+
+    def get(self, names: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+        at = self.names.get_indexer(pd.Index(names))
+        row = np.where(at < 0, UNKNOWN, self.row[at])
+        return row, np.where(at < 0, NONE, self.kind[at])

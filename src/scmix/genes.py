@@ -209,7 +209,9 @@ class Vocabulary:
         """
         table = np.full((len(SPECIES), self.n_tokens), -1, np.int32)
         table[self._codes, self._tokens] = self._tokens
-        grouped = self.genes[self.genes.group != ""].assign(code=self._codes[self.genes.group != ""])
+        grouped = self.genes[self.genes.group != ""].assign(
+            code=self._codes[self.genes.group != ""]
+        )
         pairs = grouped.pivot(index="group", columns="code", values="token").dropna()
         if pairs.shape[1] == len(SPECIES):
             human, mouse = pairs.to_numpy(np.int32).T
@@ -248,8 +250,12 @@ class Vocabulary:
 
     @cached_property
     def _text(self) -> str:
-        table = pd.concat([_special_rows(self.special), self.genes[list(COLUMNS)].astype(
-            {"token": str, "median": str})])
+        table = pd.concat(
+            [
+                _special_rows(self.special),
+                self.genes[list(COLUMNS)].astype({"token": str, "median": str}),
+            ]
+        )
         return f"{_HEADER}{self.mode}\n" + table.to_csv(index=False, lineterminator="\n")
 
 
@@ -324,12 +330,14 @@ def _check(genes: pd.DataFrame, special: Mapping[str, int], mode: str) -> None:
         "a gene without an id": (genes.ensembl_id == "").any(),
         "medians that are not above zero": not (np.isfinite(median) & (median > 0)).all(),
         "negative tokens": (tokens < 0).any() or min(special.values(), default=0) < 0,
-        "a token for two genes of one species": pd.DataFrame(
-            {"species": codes, "token": tokens}).duplicated().any(),
+        "a token for two genes of one species": pd.DataFrame({"species": codes, "token": tokens})
+        .duplicated()
+        .any(),
         "a gene with a special token": tokens.isin(list(special.values())).any(),
         "special tokens that are not distinct": len(set(special.values())) < len(special),
-        "an orthologue group with two genes of one species": genes[genes.group != ""].duplicated(
-            ["species", "group"]).any(),
+        "an orthologue group with two genes of one species": genes[genes.group != ""]
+        .duplicated(["species", "group"])
+        .any(),
         "tokens far above the number of genes": int(tokens.max() if len(genes) else 0)
         > 10 * (len(genes) + len(special)) + 1000,
     }

@@ -1,0 +1,327 @@
+"""`pp.map_genes`: the columns of an AnnData matched to the genes of a vocabulary."""
+
+import logging
+import os
+import warnings
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from .._errors import GeneIdError, InputError, MissingKeyError
+from .._gene_matching import OnDuplicate, n_known
+from ..genes import SPECIES, GeneMatch, Vocabulary, match, species_code, species_codes
+
+if TYPE_CHECKING:
+    from ..checkpoints import Model
+
+logger = logging.getLogger("scmix")
+
+ID_COLUMNS = (
+    "ensembl_id", "ensembl_ids", "ensembl_gene_id", "ensembl", "ensgene", "gene_ids", "gene_id",
+    "feature_id", "gene_symbols", "gene_symbol", "gene_name", "gene_names", "feature_name",
+    "symbol",
+)  # fmt: skip
+_GOOD_ENOUGH = 0.95  # share of var_names recognised above which no column is looked at
+_DOUBLET_SHARE = 0.1  # of a cell's counts in genes of the other species
+
+
+def map_genes(
+    adata: AnnData,
+    *,
+    model: "str | os.PathLike[str] | Model | Vocabulary | None" = None,
+    species: str | None = None,
+    species_key: str | None = None,
+    gene_ids: str | None = None,
+    on_duplicate: OnDuplicate = "error",
+    overwrite: bool = False,
+    copy: bool = False,
+) -> AnnData | None:
+    """Match the genes of `adata` to the tokens of a model.
+
+    Takes symbols, aliases and Ensembl ids (with or without version) of human and mouse genes, and
+    recognises which they are. Says in one line how many match; warns below 50 % and refuses below
+    10 %, unless the columns hold most of the vocabulary beside other things. The other functions
+    do the same on the fly: call this to look at the result.
+
+    Parameters
+    ----------
+    adata
+        Cells by genes.
+    model
+        Whose vocabulary to match to: a name or folder as in `scmix.models.load`, a `Vocabulary`,
+        or None for the one that ships with scmix.
+    species
+        Species of all cells, `"human"` or `"mouse"`. Recognised from the genes by default.
+    species_key
+        Column of `.obs` with the species of each cell, needed when there are two.
+    gene_ids
+        Column of `.var` with the names of the genes. By default `.var_names`, or a column such as
+        `ensembl_id`, `gene_ids` or `feature_id` where that matches more.
+    on_duplicate
+        Names that occur twice: `"error"`, or `"sum"` the columns.
+    overwrite
+        Replace columns of the same names that scmix did not write.
+    copy
+        Return a copy instead of writing to `adata`.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+        - `.var["ensembl_id"]`: Ensembl id of each gene, `""` for none.
+        - `.var["scmix_token"]`: int32 token, -1 for a gene that the vocabulary lacks.
+        - `.uns["scmix_genes"]["params"]`: options, species, vocabulary and coverage.
+
+    Raises
+    ------
+    GeneIdError
+        When names are not text or occur twice, or the genes are of another species, of two, or
+        unknown.
+    InputError
+        When cells have no known species, or `.var` has the columns already.
+
+    Examples
+    --------
+    >>> import scmix
+    >>> adata = scmix.datasets.pbmc3k()
+    >>> scmix.pp.map_genes(adata)
+    >>> adata.var.loc[["CD3E", "MS4A1"], "ensembl_id"].tolist()
+    ['ENSG00000198851', 'ENSG00000156738']
+    """
+    from .. import _slots
+
+    adata = adata.copy() if copy else adata
+    vocabulary = _vocabulary(model)
+    found, codes = match_adata(
+        adata,
+        vocabulary,
+        species=species,
+        species_key=species_key,
+        gene_ids=gene_ids,
+        on_duplicate=on_duplicate,
+    )
+    _warn_doublets(adata, found, codes, vocabulary)
+    params = _slots.params(
+        species=[SPECIES[code] for code in np.unique(codes)],
+        species_key=species_key,
+        gene_ids=gene_ids,
+        on_duplicate=on_duplicate,
+        gene_species=found.species,
+        id_type=found.id_type,
+        n_matched=found.n_matched,
+        coverage=found.coverage,
+        vocabulary_sha256=vocabulary.sha256,
+        vocabulary_mode=vocabulary.mode,
+    )
+    _write(adata, found, params, overwrite)
+    return adata if copy else None
+
+
+def match_adata(
+    adata: AnnData,
+    vocabulary: Vocabulary,
+    *,
+    species: str | None = None,
+    species_key: str | None = None,
+    gene_ids: str | None = None,
+    on_duplicate: OnDuplicate = "error",
+) -> tuple[GeneMatch, np.ndarray]:
+    """Match genes and find the species of every cell, without writing anything.
+
+    Parameters
+    ----------
+    adata
+        Cells by genes.
+    vocabulary
+        The genes to match to.
+    species, species_key, gene_ids, on_duplicate
+        As in :func:`map_genes`.
+
+    Returns
+    -------
+    The gene of every column, and the species code of every cell (int8).
+    """
+    codes = _given_species(adata, species, species_key)
+    names, origin = _names(adata, vocabulary, gene_ids, on_duplicate)
+    present = [] if codes is None else [SPECIES[code] for code in np.unique(codes)]
+    _check_known(present, vocabulary, species_key)
+    wanted = None if not present else present[0] if len(present) == 1 else "both"
+    try:
+        found = match(names, vocabulary, species=wanted, on_duplicate=on_duplicate)
+    except GeneIdError as error:
+        raise GeneIdError(f"{error}{_hint(adata, vocabulary, codes)}") from None
+    if codes is None:
+        codes = np.full(adata.n_obs, SPECIES.index(found.species), np.int8)
+        _warn_contradiction(adata, found.species)
+    if not adata.obs_names.is_unique:
+        _say("Cell names are not unique; results are in the order of the cells.")
+    logger.info("%s: %s.", origin, found.summary)
+    return found, codes
+
+
+def _vocabulary(model: "str | os.PathLike[str] | Model | Vocabulary | None") -> Vocabulary:
+    if model is None:
+        return Vocabulary.bundled()
+    if isinstance(model, Vocabulary):
+        return model
+    from ..models import vocabulary
+
+    return vocabulary(model)
+
+
+def _given_species(
+    adata: AnnData, species: str | None, species_key: str | None
+) -> np.ndarray | None:
+    """Species code of every cell, if the caller says."""
+    if species is not None and species_key is not None:
+        raise InputError(
+            f"Found species={species!r} and species_key={species_key!r}; pass one of them."
+        )
+    if species is not None:
+        return np.full(adata.n_obs, species_code(species), np.int8)
+    if species_key is None:
+        return None
+    if species_key not in adata.obs:
+        raise MissingKeyError(_missing(species_key, adata.obs, "obs", _species_columns(adata)))
+    try:
+        return species_codes(adata.obs[species_key])
+    except InputError as error:
+        raise InputError(f'In adata.obs["{species_key}"]: {error}') from None
+
+
+def _check_known(present: list[str], vocabulary: Vocabulary, species_key: str | None) -> None:
+    unknown = [name for name in present if name not in vocabulary.species]
+    if unknown and species_key is not None:
+        raise GeneIdError(
+            f'Found {unknown[0]} cells in adata.obs["{species_key}"], but the model knows '
+            f"{' and '.join(vocabulary.species)} genes only. Leave these cells out, or take a "
+            "model for both species."
+        )
+
+
+def _names(
+    adata: AnnData, vocabulary: Vocabulary, gene_ids: str | None, on_duplicate: str
+) -> tuple[pd.Series | pd.Index, str]:
+    """The gene names to use, and what to call them."""
+    if gene_ids is not None:
+        if gene_ids not in adata.var:
+            raise MissingKeyError(_missing(gene_ids, adata.var, "var", []))
+        return _column(adata, gene_ids), f'var["{gene_ids}"]'
+    names = adata.var_names
+    others = [name for name in ID_COLUMNS if name in adata.var and _is_text(adata.var[name])]
+    if not others or adata.n_vars == 0:
+        return names, "var_names"
+    least = _n_known_or_none(names, vocabulary)
+    repeated = not names.is_unique and on_duplicate == "error"
+    if least >= _GOOD_ENOUGH * len(names) and not repeated:
+        return names, "var_names"
+    usable = [n for n in others if on_duplicate == "sum" or not _repeats(_column(adata, n))]
+    counts = {name: n_known(_column(adata, name), vocabulary) for name in usable}
+    best = max(usable, key=lambda name: counts[name], default=None)
+    if best is None or counts[best] <= (0.9 * least if repeated else least):
+        return names, "var_names"
+    logger.info('Using var["%s"] (%s genes known; %s in var_names).', best, counts[best], least)
+    return _column(adata, best), f'var["{best}"]'
+
+
+def _column(adata: AnnData, name: str) -> pd.Series:
+    """Names of genes from a column; a missing one is no gene."""
+    values = adata.var[name].astype(object)
+    return values.where(values.notna(), "")
+
+
+def _is_text(values: pd.Series) -> bool:
+    kind = values.cat.categories if isinstance(values.dtype, pd.CategoricalDtype) else values
+    return pd.api.types.infer_dtype(kind, skipna=True) == "string"
+
+
+def _repeats(names: pd.Series) -> bool:
+    return bool(names[names != ""].duplicated().any())
+
+
+def _n_known_or_none(names: pd.Index, vocabulary: Vocabulary) -> int:
+    return n_known(names, vocabulary) if _is_text(names.to_series()) else 0
+
+
+def _missing(key: str, table: pd.DataFrame, slot: str, likely: list[str]) -> str:
+    close = likely or get_close_matches(key, list(map(str, table.columns)))
+    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return f"Found no column {key!r} in adata.{slot}; there are {list(table.columns)}.{hint}"
+
+
+def _species_columns(adata: AnnData) -> list[str]:
+    """Columns of `.obs` in which every value is a species that scmix knows."""
+    return [str(name) for name in adata.obs if _names_species(adata.obs[name])]
+
+
+def _names_species(values: pd.Series) -> bool:
+    distinct = values.unique()
+    if not 0 < len(distinct) <= 10 or pd.api.types.is_numeric_dtype(values.dtype):
+        return False
+    try:
+        species_codes(np.asarray(distinct, dtype=object))
+    except InputError:
+        return False
+    return True
+
+
+def _hint(adata: AnnData, vocabulary: Vocabulary, codes: np.ndarray | None) -> str:
+    """What else about the object explains that its genes cannot be used."""
+    some = adata.obs_names[:1000]
+    if len(some) and n_known(some, vocabulary) > 0.5 * len(some):
+        return " The names of the cells are genes: the matrix is transposed; pass adata.T."
+    columns = _species_columns(adata) if codes is None else []
+    if columns:
+        return f" Columns of adata.obs that name species: {', '.join(map(repr, columns))}."
+    return ""
+
+
+def _warn_contradiction(adata: AnnData, species: str) -> None:
+    """Say so when the genes look like one species and the cells are said to be of another."""
+    for name in _species_columns(adata):
+        stated = [SPECIES[code] for code in np.unique(species_codes(adata.obs[name]))]
+        if stated != [species]:
+            _say(
+                f'The genes are {species} genes, but adata.obs["{name}"] says '
+                f"{' and '.join(stated)}. The cells are taken as {species}; pass "
+                f"species_key={name!r} to go by the column."
+            )
+
+
+def _warn_doublets(
+    adata: AnnData, found: GeneMatch, codes: np.ndarray, vocabulary: Vocabulary
+) -> None:
+    """Count the cells of a two-species experiment that hold both species' transcripts."""
+    if found.species != "both" or not isinstance(
+        adata.X, np.ndarray | sp.csr_matrix | sp.csc_matrix
+    ):
+        return
+    species = pd.Series(found.ensembl_id).map(vocabulary.genes.set_index("ensembl_id").species)
+    columns = np.stack([(species == name).to_numpy(np.float32) for name in SPECIES], axis=1)
+    counts = np.asarray(adata.X @ columns)
+    other = counts[np.arange(len(codes)), 1 - codes]
+    n = int((other > _DOUBLET_SHARE * counts.sum(axis=1)).sum())
+    if n:
+        _say(
+            f"{n:,} cells have more than {_DOUBLET_SHARE:.0%} of their counts in genes of the "
+            "other species: doublets, or a wrong species_key."
+        )
+
+
+def _write(adata: AnnData, found: GeneMatch, params: dict, overwrite: bool) -> None:
+    from .. import _slots
+
+    updates = {
+        ("var", "ensembl_id"): found.ensembl_id.astype(object),
+        ("var", "scmix_token"): found.tokens,
+        ("uns", "scmix_genes"): {"params": params},
+    }
+    _slots.write(adata, updates, overwrite)
+
+
+def _say(text: str) -> None:
+    warnings.warn(text, UserWarning, stacklevel=3)
