@@ -6,6 +6,7 @@ a token attends to the tokens of its own sequence only, in both directions.
 
 from collections.abc import Callable
 from itertools import groupby
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -93,7 +94,7 @@ def _flash_varlen(q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor, longest: 
     return _flash_function()(q, k, v, cu_seqlens, cu_seqlens, longest, longest)
 
 
-def _flash_function() -> Callable[..., Tensor]:
+def _flash_function() -> Callable[..., Any]:
     try:  # torch 2.10 and newer
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:  # before, only the operator under it; it has a backward too
@@ -126,7 +127,8 @@ def _by_runs(
         return torch.empty_like(q)
     sizes = [length * n for length, n in runs]
     out = []
-    for (length, n), *parts in zip(runs, q.split(sizes), k.split(sizes), v.split(sizes)):
+    split = (q.split(sizes), k.split(sizes), v.split(sizes))
+    for (length, n), *parts in zip(runs, *split, strict=True):
         batch = [part.unflatten(0, (n, length)).transpose(1, 2) for part in parts]
         out.append(mix(*batch, dropout_p=dropout_p).transpose(1, 2).flatten(0, 1))
     return out[0] if len(out) == 1 else torch.cat(out)
@@ -139,7 +141,8 @@ def _matmul(q: Tensor, k: Tensor, v: Tensor, *, dropout_p: float) -> Tensor:
 
 def _naive(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], dropout_p: float) -> Tensor:
     out = []
-    for queries, keys, values in zip(q.split(lengths), k.split(lengths), v.split(lengths)):
+    split = (q.split(lengths), k.split(lengths), v.split(lengths))
+    for queries, keys, values in zip(*split, strict=True):
         scores = torch.einsum("ihd,jhd->hij", queries, keys) / q.shape[-1] ** 0.5
         weights = F.dropout(scores.softmax(dim=-1), dropout_p)
         out.append(torch.einsum("hij,jhd->ihd", weights, values))

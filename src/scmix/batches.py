@@ -1,6 +1,6 @@
 """Token sequences of many cells as one flat array, and how they are put into batches.
 
-Nothing is ever padded: cell ``i`` is ``tokens[indptr[i]:indptr[i + 1]]``, as the rows of a CSR matrix.
+Nothing is ever padded: cell ``i`` is ``tokens[indptr[i]:indptr[i + 1]]``, as in a CSR matrix.
 """
 
 from collections.abc import Iterator, Sequence
@@ -83,7 +83,7 @@ class Sequences:
         if np.ndim(chosen) == 0:
             return self.tokens[self.indptr[chosen] : self.indptr[chosen + 1]]
         lengths = self.lengths[chosen]
-        return Sequences(self.tokens[_spans(self.indptr[chosen], lengths)], _indptr(lengths))
+        return Sequences(self.tokens[ranges(self.indptr[chosen], lengths)], _indptr(lengths))
 
 
 def concat(parts: Sequence[Sequences]) -> Sequences:
@@ -104,6 +104,18 @@ def positions(indptr: np.ndarray) -> np.ndarray:
     """
     lengths = np.diff(indptr)
     return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Indices ``starts[i], starts[i] + 1, ..., starts[i] + lengths[i] - 1`` for all i in turn.
+
+    Examples
+    --------
+    >>> ranges(np.array([10, 3]), np.array([2, 3]))
+    array([10, 11,  3,  4,  5])
+    """
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1] if ends.size else 0) + np.repeat(starts - ends + lengths, lengths)
 
 
 def pack(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
@@ -155,7 +167,8 @@ def add_special(
     sequences
         Gene tokens by rank. A cell without genes stays empty.
     vocabulary
-        Says which tokens stand in front (``<human>``, ``<mouse>``, ``<cls>``) and behind (``<eos>``).
+        Says which tokens stand in front (``<human>``, ``<mouse>``, ``<cls>``) and behind
+        (``<eos>``).
     species
         Species code of each cell (0 human, 1 mouse), or one for all.
     use_species
@@ -181,8 +194,8 @@ def add_special(
         starts = indptr[:-1][occupied & (kind == code)]
         tokens[starts[:, None] + np.arange(len(prefix))] = prefix
     front = np.where(occupied, n_front, 0)
-    tokens[_spans(indptr[:-1] + front, n_genes)] = sequences.tokens[
-        _spans(sequences.indptr[:-1], n_genes)
+    tokens[ranges(indptr[:-1] + front, n_genes)] = sequences.tokens[
+        ranges(sequences.indptr[:-1], n_genes)
     ]
     behind = indptr[1:][occupied] - suffix.size
     tokens[behind[:, None] + np.arange(suffix.size)] = suffix
@@ -196,9 +209,3 @@ def _prefix(vocabulary: "Vocabulary", code: int, use_species: bool) -> np.ndarra
 
 def _indptr(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)])
-
-
-def _spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Indices starts[i], starts[i] + 1, ..., starts[i] + lengths[i] - 1, for all i in turn."""
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if ends.size else 0) + np.repeat(starts - ends + lengths, lengths)

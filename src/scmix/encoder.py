@@ -5,108 +5,18 @@ takes all cells as one flat row of tokens and runs only the layers that are aske
 language model head runs on the rows it is given, never on every token.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scmix._config import ACTIVATIONS, Config
 from scmix._errors import IncompatibleModelError, InputError
 from scmix.attention import attention
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu,
-    "swish": F.silu,
-    "gelu": F.gelu,
-    "gelu_new": partial(F.gelu, approximate="tanh"),
-    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
-    "relu": F.relu,
-}
-
-# Keys of a transformers config.json that choose another computation, and the only value we compute.
-_FIXED = {
-    "model_type": "bert",
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "is_encoder_decoder": False,
-    "tie_word_embeddings": True,
-    "quantization_config": None,
-}
-
-
-@dataclass(frozen=True)
-class Config:
-    """Sizes of an encoder, named as in ``transformers.BertConfig``.
-
-    Examples
-    --------
-    >>> Config(vocab_size=100, num_hidden_layers=2).to_dict()["num_hidden_layers"]
-    2
-    """
-
-    vocab_size: int
-    hidden_size: int = 256
-    num_hidden_layers: int = 6
-    num_attention_heads: int = 4
-    intermediate_size: int = 512
-    hidden_act: str = "silu"
-    hidden_dropout_prob: float = 0.1
-    # In training on CPU a value above 0 costs dearly: attention leaves its fast kernel, and memory
-    # grows with the square of the length.
-    attention_probs_dropout_prob: float = 0.0
-    max_position_embeddings: int = 2048
-    type_vocab_size: int = 2
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-12
-    pad_token_id: int = 0
-
-    def __post_init__(self) -> None:
-        if self.hidden_size % self.num_attention_heads:
-            raise IncompatibleModelError(
-                f"hidden_size={self.hidden_size} is not a multiple of "
-                f"num_attention_heads={self.num_attention_heads}."
-            )
-        if self.hidden_act not in ACTIVATIONS:
-            raise IncompatibleModelError(
-                f"Found hidden_act={self.hidden_act!r}, expected one of {', '.join(ACTIVATIONS)}."
-            )
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            if not 0 <= getattr(self, name) < 1:
-                raise IncompatibleModelError(
-                    f"Found {name}={getattr(self, name)}, expected 0 <= {name} < 1."
-                )
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields, with what ``transformers`` needs to open them as ``BertForMaskedLM``."""
-        return {"architectures": ["BertForMaskedLM"], "model_type": "bert", **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
-        """Read a BERT ``config.json``; settings that would change the computation are refused."""
-        for name, expected in _FIXED.items():
-            if values.get(name, expected) != expected:
-                raise IncompatibleModelError(
-                    f"Found {name}={values[name]!r} in the model configuration; scmix computes "
-                    f"{name}={expected!r} only."
-                )
-        names = {field.name for field in fields(cls)}
-        if "vocab_size" not in values:
-            raise IncompatibleModelError("The model configuration has no vocab_size.")
-        # BertConfig's own defaults, where they differ from ours and a file may leave them out.
-        defaults = {
-            "hidden_size": 768,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "intermediate_size": 3072,
-            "hidden_act": "gelu",
-            "attention_probs_dropout_prob": 0.1,
-            "max_position_embeddings": 512,
-        }
-        return cls(**{**defaults, **{k: v for k, v in values.items() if k in names}})
+__all__ = ["Config", "Encoder", "dropout"]
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
@@ -357,9 +267,10 @@ class Encoder(nn.Module):
         return hidden if all_layers else hidden[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Score of every token of the vocabulary at the given rows: ``(M, H)`` to ``(M, vocab)``."""
+        """Score of every token of the vocabulary at given rows: ``(M, H)`` to ``(M, vocab)``."""
         head = self.cls.predictions
-        return F.linear(head.transform(hidden), self.bert.embeddings.word_embeddings.weight, head.bias)
+        decoder = self.bert.embeddings.word_embeddings.weight  # tied
+        return F.linear(head.transform(hidden), decoder, head.bias)
 
     def pool(
         self, hidden: Tensor, indptr: Tensor | Sequence[int], keep: Tensor | None = None
@@ -436,8 +347,10 @@ def _without_duplicates(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         "cls.predictions.decoder.bias": "cls.predictions.bias",
     }
     for copy, original in tied.items():
-        if copy in state_dict and original in state_dict:
-            if not torch.equal(state_dict[copy], state_dict[original]):
-                raise IncompatibleModelError(f"{copy} is not tied to {original}.")
+        both = copy in state_dict and original in state_dict
+        if both and not torch.equal(state_dict[copy], state_dict[original]):
+            raise IncompatibleModelError(
+                f"{copy} differs from {original}; scmix computes tied weights only."
+            )
     dropped = {*tied, "bert.embeddings.position_ids", "bert.embeddings.token_type_ids"}
     return {name: value for name, value in state_dict.items() if name not in dropped}
