@@ -7,6 +7,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from .._errors import InputError, ResourceError
@@ -43,9 +44,9 @@ def write_folder(
             "changed; choose another folder or free some space."
         ) from error
     finally:  # after an error or Ctrl-C what was half written, after success the old folder
-        shutil.rmtree(partial, ignore_errors=True)
-    for old in _previous(folder):
-        shutil.rmtree(old, ignore_errors=True)
+        left = [partial, *(_previous(folder) if folder.exists() else [])]
+        for path in left:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def find_folder(folder: Path) -> Path:
@@ -83,13 +84,12 @@ def _write_file(path: Path, content: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows has no handle on a folder that could be flushed
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with suppress(OSError):  # Windows and some network file systems cannot flush a folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _take_place(partial: Path, folder: Path, *, overwrite: bool) -> None:
