@@ -18,6 +18,7 @@ from scmix.batches import Sequences
 from scmix.ranks import layer_to_sequences, rank_encode
 
 if TYPE_CHECKING:
+    from scmix._gene_matching import OnDuplicate
     from scmix.genes import Vocabulary
 
 __all__ = ["Block", "iter_counts", "iter_sequences", "params", "write"]
@@ -25,6 +26,9 @@ __all__ = ["Block", "iter_counts", "iter_sequences", "params", "write"]
 logger = logging.getLogger("scmix")
 
 NO_COUNTS = "No layer holds counts: load them from the file they came in."
+NO_KNOWN_GENE = (
+    "No cell has a count of a gene that the vocabulary knows. Check species= and gene_ids=."
+)
 _SAMPLE_CELLS = 64
 
 
@@ -173,7 +177,7 @@ def iter_sequences(
     species: str | None = None,
     species_key: str | None = None,
     gene_ids: str | None = None,
-    on_duplicate: str = "error",
+    on_duplicate: "OnDuplicate" = "error",
     allow_noninteger: bool = False,
     n_genes: int = 2048,
     rank_layer: str | None = "rank",
@@ -241,9 +245,7 @@ def _to_blocks(parts: Iterator[tuple[int, Sequences]], codes: np.ndarray) -> Ite
         n_tokens += sequences.tokens.size
         yield Block(start, sequences, codes[start : start + len(sequences)])
     if not n_tokens:
-        raise InputError(
-            "No cell has a count of a gene that the vocabulary knows. Check species= and gene_ids=."
-        )
+        raise InputError(NO_KNOWN_GENE)
 
 
 def _has_ranks(

@@ -53,13 +53,10 @@ def write(
     InputError
         When a key exists already, or a value does not fit its slot or cannot be saved.
     """
-    replaceable = overwrite or any(
-        slot == "uns" and is_ours(adata.uns.get(key)) for slot, key in updates
-    )
     for (slot, key), value in updates.items():
         _check_update(adata, slot, key, value)
         taken = key in getattr(adata, slot) and not _is_same(adata, slot, key, value)
-        if taken and not replaceable:
+        if taken and not overwrite and not _is_rerun(adata, slot, key, updates):
             raise InputError(
                 f'{slot}["{key}"] exists already. Pass overwrite=True, or another key_added.'
             )
@@ -120,6 +117,18 @@ def is_ours(entry: Any) -> bool:
     """Whether scmix wrote this entry of `.uns`."""
     made = entry.get("params") if isinstance(entry, Mapping) else None
     return isinstance(made, Mapping) and "scmix_version" in made
+
+
+def _is_rerun(
+    adata: ad.AnnData, slot: str, key: str, updates: Mapping[tuple[str, str], Any]
+) -> bool:
+    """Whether scmix wrote this key in an earlier call of the same kind."""
+    if (slot, key) == ("var", "scmix_token"):
+        return True
+    owners = [name for place, name in updates if place == "uns" and is_ours(adata.uns.get(name))]
+    if (slot, key) == ("var", "ensembl_id"):
+        return "scmix_genes" in owners
+    return any(key == name or key.startswith(f"{name}_") for name in owners)
 
 
 def _is_same(adata: ad.AnnData, slot: str, key: str, value: Any) -> bool:
