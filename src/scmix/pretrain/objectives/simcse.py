@@ -1,0 +1,88 @@
+"""SimCSE: two views of a cell should lie closer than views of different cells (Gao et al., 2021)."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...encoder import Encoder
+
+
+class SimCSE(nn.Module):
+    """NT-Xent between the pooled vectors of two views.
+
+    Parameters
+    ----------
+    views
+        "dropout": the same masked tokens twice. "subset": two random parts of the cell's genes.
+    pool
+        "mean" over genes, or "first": the pooler's output for the top-ranked gene, as published.
+    temperature
+        Divides the cosines.
+    negatives
+        "all" other cells of the batch, or those of the same "species" or "dataset" only.
+    """
+
+    name = "simcse"
+
+    def __init__(self, *, views: str, pool: str, temperature: float, negatives: str) -> None:
+        super().__init__()
+        self.views = ("masked", "again" if views == "dropout" else "subset")
+        self.pool, self.temperature, self.negatives = pool, temperature, negatives
+
+    def loss(
+        self, encoder: Encoder, hidden: dict[str, Tensor], batch: dict[str, Any]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """NT-Xent, and the share of cells whose nearest vector is their own other view."""
+        one, two = (
+            pooled(encoder, hidden[name], batch["views"][name], self.pool) for name in self.views
+        )
+        groups = None if self.negatives == "all" else batch[self.negatives]
+        loss, accuracy = nt_xent(one, two, self.temperature, groups)
+        return loss, {"simcse": loss.detach(), "simcse_accuracy": accuracy}
+
+
+def pooled(encoder: Encoder, hidden: Tensor, view: dict[str, Any], pool: str) -> Tensor:
+    """One vector for each cell. Special and masked tokens are not pooled."""
+    if pool == "mean":
+        return encoder.pool(hidden, view["indptr"], view["keep"])
+    return encoder.pooler(hidden[view["first"]]).float()
+
+
+def nt_xent(
+    one: Tensor, two: Tensor, temperature: float, groups: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Normalised temperature-scaled cross-entropy over both views of all cells.
+
+    Parameters
+    ----------
+    one, two
+        Vectors of the two views, shape ``(n, H)``.
+    temperature
+        Divides the cosines.
+    groups
+        Code of each cell, shape ``(n,)``: only cells of one group are compared. None: all.
+
+    Returns
+    -------
+    Mean over the 2n vectors, and (without gradient) the share that have their partner nearest.
+
+    Examples
+    --------
+    >>> loss, accuracy = nt_xent(torch.eye(3), torch.eye(3), 0.05)
+    >>> bool(loss < 1e-6), float(accuracy)
+    (True, 1.0)
+    """
+    n = len(one)
+    with torch.autocast(one.device.type, enabled=False):  # bf16 cosines are off by 0.004
+        z = F.normalize(torch.cat([one, two]).float(), dim=1)
+        similarity = z @ z.T / temperature
+    apart = torch.eye(2 * n, dtype=torch.bool, device=z.device)
+    if groups is not None:
+        both = groups.repeat(2)
+        apart |= both[:, None] != both[None, :]
+    similarity = similarity.masked_fill(apart, -torch.inf)
+    partner = torch.arange(2 * n, device=z.device).roll(n)
+    accuracy = (similarity.detach().argmax(1) == partner).float().mean()
+    return F.cross_entropy(similarity, partner), accuracy
