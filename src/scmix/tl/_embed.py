@@ -1,0 +1,150 @@
+"""From raw counts to a vector per cell."""
+
+import warnings
+from os import PathLike
+
+import numpy as np
+from anndata import AnnData
+
+from .. import _slots, checkpoints
+from ._reading import Reader, check_free
+
+
+def embed(
+    adata: AnnData,
+    model: "str | PathLike | checkpoints.Model" = "scmix-mini",
+    *,
+    layer: str | None = None,
+    species: str | None = None,
+    species_key: str | None = None,
+    gene_ids: str | None = None,
+    on_duplicate: str = "error",
+    allow_noninteger: bool = False,
+    pool: str = "mean",
+    hidden_layer: int = -1,
+    n_genes: int | None = None,
+    key_added: str = "X_scmix",
+    device: str | None = None,
+    dtype: str = "auto",
+    batch_tokens: int | None = None,
+    overwrite: bool = False,
+    copy: bool = False,
+) -> AnnData | None:
+    """Embed cells with a pretrained encoder, from raw counts.
+
+    Genes are matched to the model's vocabulary, ranked within each cell (counts are not needed
+    in any normalised form), and read by the encoder; the hidden states of a cell's genes are
+    averaged. A cell's vector does not depend on the other cells. Counts are read in blocks of
+    cells, so memory grows with the result only.
+
+    Hidden layers are counted as a Python index into the hidden states. Other packages count
+    differently:
+
+    =========================  ==================  =====================  ====================
+    hidden state               `hidden_layer`      Geneformer `emb_layer`  helical `emb_layer`
+    =========================  ==================  =====================  ====================
+    after the last layer       -1 (or n_layers)    0                      -1
+    after the second to last   -2                  -1                     -2
+    token embeddings           0                   (not offered)          0
+    =========================  ==================  =====================  ====================
+
+    Parameters
+    ----------
+    adata
+        Raw counts, cells by genes: in memory, a view, backed or dask.
+    model
+        A name of `scmix.models.list()`, the folder of a checkpoint, or a loaded model.
+    layer
+        Layer with the counts; `.X` by default.
+    species
+        `"human"` or `"mouse"`; recognised by the gene names when not given.
+    species_key
+        Column of `obs` that names each cell's species, needed when there are two.
+    gene_ids
+        Column of `var` with Ensembl ids or symbols; recognised when not given.
+    on_duplicate
+        `"error"`, or `"sum"` for genes that occur in several columns.
+    allow_noninteger
+        Accept fractional counts, such as those corrected for ambient RNA.
+    pool
+        `"mean"` over the cell's genes; `"first"` token; `"cls"`, where the vocabulary has one;
+        `"pooler"`, where the model has one.
+    hidden_layer
+        Which hidden state is pooled, see above. Layers behind it are not run.
+    n_genes
+        Most genes of a cell that are read, the most distinctive first. As many as the model has
+        positions when not given.
+    key_added
+        Key of `obsm` and `uns`.
+    device
+        `"auto"`, `"cpu"`, `"cuda"`, ...; `scmix.settings.device` when not given.
+    dtype
+        `"auto"` (bfloat16 where the processor is fast at it), `"float32"` or `"bfloat16"`.
+    batch_tokens
+        Most tokens in a batch; chosen by the device when not given. Halved when memory runs out.
+    overwrite
+        Replace a key that scmix did not write.
+    copy
+        Return a changed copy instead of changing `adata`.
+
+    Returns
+    -------
+    Nothing, or the copy, with:
+
+    `obsm[key_added]` : float32, (n_obs, hidden_size)
+        The vectors. Cells without a gene of the vocabulary have a row of NaN.
+    `uns[key_added]` : dict
+        `params` (scmix version, model and its sha256, options) and `n_empty_cells`.
+
+    Raises
+    ------
+    InputError
+        If the values are no raw counts, an option does not exist, or no cell has a known gene.
+    GeneIdError
+        If too few genes are known, or the species is not clear.
+    MissingKeyError
+        If a layer or column does not exist.
+    ResourceError
+        If not even one cell fits into memory.
+
+    Examples
+    --------
+    >>> import scmix
+    >>> adata = scmix.datasets.pancreas()[:4].copy()
+    >>> scmix.tl.embed(adata, species_key="species")
+    >>> adata.obsm["X_scmix"].shape[0]
+    4
+    """
+    loaded = checkpoints.load(model)
+    check_free(adata, "obsm", key_added, overwrite)
+    reader = Reader(loaded, pool, hidden_layer, n_genes, device, dtype, batch_tokens)
+    blocks = _slots.iter_sequences(
+        adata,
+        loaded.vocabulary,
+        layer=layer,
+        species=species,
+        species_key=species_key,
+        gene_ids=gene_ids,
+        on_duplicate=on_duplicate,
+        allow_noninteger=allow_noninteger,
+        n_genes=reader.n_genes,
+    )
+    vectors = np.full((adata.n_obs, loaded.config.hidden_size), np.nan, dtype=np.float32)
+    for part in reader.read(blocks, adata.n_obs):
+        vectors[part.start : part.start + len(part.vectors)] = part.vectors
+    n_empty = int(np.isnan(vectors[:, 0]).sum())
+    if n_empty:
+        warnings.warn(
+            f"{n_empty:,} of {adata.n_obs:,} cells have no count of a gene that the model knows; "
+            f'their rows of obsm["{key_added}"] are NaN.',
+            stacklevel=2,
+        )
+    target = adata.copy() if copy else adata
+    made = {
+        "params": reader.params(layer=layer, species_key=species_key, gene_ids=gene_ids),
+        "n_empty_cells": n_empty,
+    }
+    _slots.write(
+        target, {("obsm", key_added): vectors, ("uns", key_added): made}, overwrite=overwrite
+    )
+    return target if copy else None
