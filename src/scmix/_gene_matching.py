@@ -1,9 +1,10 @@
 """Columns of a count matrix matched to the genes of a vocabulary."""
 
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 
 from . import _gene_names as gn
 from ._errors import GeneIdError, InputError
-from ._gene_names import SPECIES
+from ._gene_names import SPECIES, SeenNames
 
 if TYPE_CHECKING:
     from .genes import Vocabulary
@@ -20,35 +21,7 @@ OnDuplicate = Literal["error", "sum"]
 
 WARN_BELOW = 0.5  # share of the columns
 REFUSE_BELOW = 0.1
-BOTH_ABOVE = 0.1  # share of the recognised columns that only the rarer species can explain
 ORTHOLOGUES_ABOVE = 0.9  # of the columns' genes, in a matrix mapped to the other species
-MARGIN = 0.02  # a smaller lead does not tell the species, but the spelling of the names does
-
-
-@dataclass(frozen=True, eq=False)
-class Detection:
-    """What gene names look like.
-
-    Parameters
-    ----------
-    species
-        `"human"`, `"mouse"`, `"both"`, or None when no name is known.
-    id_type
-        `"Ensembl id"`, `"symbol"`, `"mixed"` or `"unknown"`.
-    shares
-        Share of the names recognised: one row per species, one column per kind of match.
-    """
-
-    species: str | None
-    id_type: str
-    shares: pd.DataFrame
-
-    def __str__(self) -> str:
-        return "; ".join(
-            f"{species}: "
-            + (", ".join(f"{kind} {v:.0%}" for kind, v in row.items() if v > 0) or "nothing")
-            for species, row in self.shares.iterrows()
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,82 +53,6 @@ class GeneMatch:
     n_matched: int
     coverage: float
     summary: str
-
-
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """Names, cleaned, and what they are in each species."""
-
-    original: pd.Series
-    names: pd.Series
-    genome: np.ndarray  # species that a prefix names, -1 for none
-    rows: np.ndarray  # (2, n): row of the gene in its table; negative: unknown or ambiguous
-    kinds: np.ndarray  # (2, n)
-
-    @classmethod
-    def of(cls, names: pd.Series, vocabulary: "Vocabulary") -> "_Seen":
-        cleaned, genome = gn.strip_genome(names)
-        cleaned = gn.strip_version(cleaned)
-        # Names of a species that the vocabulary lacks are known too, so that they can be named.
-        own = vocabulary._lookups
-        known = own if len(own) == len(SPECIES) else {**type(vocabulary).bundled()._lookups, **own}
-        found = [known[name].find(cleaned) for name in SPECIES]
-        rows, kinds = np.stack([f[0] for f in found]), np.stack([f[1] for f in found])
-        for code in range(len(SPECIES)):
-            other = (genome >= 0) & (genome != code)
-            rows[code, other], kinds[code, other] = gn.UNKNOWN, gn.NONE
-        return cls(names, cleaned, genome, rows, kinds)
-
-    @cached_property
-    def detection(self) -> Detection:
-        counts = np.stack([np.bincount(kind, minlength=len(gn.KINDS)) for kind in self.kinds])
-        table = pd.DataFrame(counts[:, 1:], index=list(SPECIES), columns=list(gn.KINDS[1:]))
-        species = self._species()
-        code = 0 if species in (None, "both") else SPECIES.index(species)
-        kinds = self.kinds.max(axis=0) if species == "both" else self.kinds[code]
-        return Detection(species, _id_type(kinds), table / max(len(self.names), 1))
-
-    def _species(self) -> str | None:
-        known, exact = self.kinds > 0, (self.kinds > 0) & (self.kinds < gn.RESPELLED)
-        n_known = int(known.any(axis=0).sum())
-        if n_known == 0:
-            return None
-        only = exact & ~exact[::-1]
-        if only.sum(axis=1).min() >= BOTH_ABOVE * n_known:
-            return "both"
-        in_any_spelling, as_spelled = known.sum(axis=1), exact.sum(axis=1)
-        if as_spelled.max() < 0.5 * n_known:  # neither species writes names like this
-            lead = np.isin(self.kinds, (gn.ENSEMBL, gn.SYMBOL, gn.RESPELLED)).sum(axis=1)
-        else:
-            lead = in_any_spelling if np.ptp(in_any_spelling) > MARGIN * n_known else as_spelled
-        return SPECIES[int(np.argmax(lead))]
-
-
-def detect(names: Iterable[str], vocabulary: "Vocabulary") -> Detection:
-    """Recognise the species and the kind of gene names.
-
-    The species is the one that knows more of the names when case is ignored; where both know as
-    many, their spelling decides (`GAPDH` human, `Gapdh` mouse). So upper-cased mouse symbols are
-    not taken for human ones.
-
-    Parameters
-    ----------
-    names
-        Symbols or Ensembl ids.
-    vocabulary
-        The genes to look among.
-
-    Returns
-    -------
-    The species, the kind of ids, and the shares of names recognised.
-
-    Examples
-    --------
-    >>> from scmix.genes import Vocabulary, detect
-    >>> detect(["Gapdh", "Cd3e", "Actb"], Vocabulary.bundled()).species
-    'mouse'
-    """
-    return _Seen.of(gn.as_names(names), vocabulary).detection
 
 
 def match(
@@ -204,7 +101,7 @@ def match(
     _check_names(original, on_duplicate)
     if species not in (None, "both"):
         species = SPECIES[gn.species_code(species)]
-    seen = _Seen.of(original, vocabulary)
+    seen = SeenNames.of(original, vocabulary)
     used = _species_of_genes(seen, vocabulary, species)
     row, kind = _rows(seen, used)
     tokens = np.where(row < 0, -1, vocabulary._tokens[row]).astype(np.int32)
@@ -217,11 +114,6 @@ def match(
     _refuse_low_coverage(result, seen, vocabulary, used, gene_row)
     _warn(seen, row, kind, used)
     return result
-
-
-def n_known(names: Iterable[str], vocabulary: "Vocabulary") -> int:
-    """Count the names that are genes of either species."""
-    return int((_Seen.of(gn.as_names(names), vocabulary).kinds > 0).any(axis=0).sum())
 
 
 def _check_names(names: pd.Series, on_duplicate: str) -> None:
@@ -238,28 +130,34 @@ def _check_names(names: pd.Series, on_duplicate: str) -> None:
         )
 
 
-def _species_of_genes(seen: _Seen, vocabulary: "Vocabulary", wanted: str | None) -> tuple[str, ...]:
+def _species_of_genes(
+    seen: SeenNames, vocabulary: "Vocabulary", wanted: str | None
+) -> tuple[str, ...]:
     """The species whose genes the columns are; refuses what does not fit the cells."""
     found = seen.detection.species
+    known = _as_tuple(found)
+    needed = known if wanted is None else _as_tuple(wanted)
+    if not set(needed) <= set(vocabulary.species):
+        raise _wrong_species(seen, "the vocabulary knows", vocabulary.species)
     if wanted is None and found == "both":
         raise GeneIdError(
             f"Found human and mouse genes among the columns ({seen.detection}). Expected one "
             "species, or cells that say theirs; pass species_key= the column of adata.obs that "
             "does, or species='human' or 'mouse' to use one species' columns."
         )
-    asked = {None: (), "both": SPECIES}.get(wanted, (wanted,))
-    known = {None: (), "both": SPECIES}.get(found, (found,))
-    if not set(asked or known) <= set(vocabulary.species):
-        _raise_wrong_species(seen, vocabulary, vocabulary.species)
     if wanted == "both" and len(known) == 1:
         _check_other_species(vocabulary, known[0])
     if wanted is None or wanted == "both":
         return known or tuple(vocabulary.species)
-    if found in (None, "both", wanted):
+    if wanted in known or not known or _spelled_as_other(seen, wanted):
         return (wanted,)
-    if _mapped_to_orthologues(seen, vocabulary, found, wanted):
-        return (found,)
-    return _raise_wrong_species(seen, vocabulary, asked)
+    if _mapped_to_human(seen, vocabulary, wanted):
+        return known
+    raise _wrong_species(seen, "expected", (wanted,))
+
+
+def _as_tuple(species: str | None) -> tuple[str, ...]:
+    return () if species is None else SPECIES if species == "both" else (species,)
 
 
 def _check_other_species(vocabulary: "Vocabulary", found: str) -> None:
@@ -273,41 +171,47 @@ def _check_other_species(vocabulary: "Vocabulary", found: str) -> None:
     _say(f"Found {found} genes only; {other} cells use those with a one-to-one orthologue.")
 
 
-def _mapped_to_orthologues(seen: _Seen, vocabulary: "Vocabulary", found: str, wanted: str) -> bool:
-    """Whether columns of one species' genes can stand for the orthologues of the other."""
-    if vocabulary.mode != "shared" or found not in vocabulary.species:
+def _spelled_as_other(seen: SeenNames, wanted: str) -> bool:
+    """Whether the names fit the wanted species as well, but for their case (`GAPDH` in mouse)."""
+    code = SPECIES.index(wanted)
+    n_known, spelled = (seen.kinds > 0).sum(axis=1), seen.as_spelled().sum(axis=1)
+    as_many = n_known[code] >= (1 - gn.MARGIN) * n_known[1 - code]
+    return bool(as_many and (wanted == "mouse" or spelled[1 - code] < 0.5 * n_known[1 - code]))
+
+
+def _mapped_to_human(seen: SeenNames, vocabulary: "Vocabulary", wanted: str) -> bool:
+    """Whether the columns of mouse cells are the human orthologues of their genes."""
+    if wanted != "mouse" or vocabulary.mode != "shared":
         return False
-    rows = seen.rows[SPECIES.index(found)]
+    rows = seen.rows[SPECIES.index("human")]
     tokens = vocabulary._tokens[rows[rows >= 0]]
-    share = float(vocabulary.species_of_token[SPECIES.index(wanted), tokens].mean())
-    if share >= ORTHOLOGUES_ABOVE:
-        _say(
-            f"Found {found} genes as columns for {wanted} cells; {share:.0%} of them have a "
-            f"one-to-one orthologue, so they are used as {wanted} genes. If the cells are {found}, "
-            f"pass species={found!r}."
-        )
-    return share >= ORTHOLOGUES_ABOVE
+    share = float(vocabulary.species_of_token[SPECIES.index("mouse"), tokens].mean())
+    if share < ORTHOLOGUES_ABOVE:
+        return False
+    _say(
+        f"Found human genes as columns of mouse cells; {share:.0%} of them have a one-to-one "
+        "orthologue, so they are used as mouse genes. If the cells are human, pass "
+        "species='human'."
+    )
+    return True
 
 
-def _raise_wrong_species(
-    seen: _Seen, vocabulary: "Vocabulary", expected: Sequence[str]
-) -> tuple[str, ...]:
+def _wrong_species(seen: SeenNames, who: str, expected: Sequence[str]) -> GeneIdError:
     """Name what was seen and what was expected."""
     found = seen.detection.species
-    if found is None:
-        found = "unknown"
-    share = (
-        seen.kinds.max(axis=0) if found in ("both", "unknown") else seen.kinds[SPECIES.index(found)]
+    what = {None: "no gene names", "both": "human and mouse genes"}.get(
+        found, f"{found} {seen.detection.id_type}s"
     )
-    whose = "the vocabulary knows" if tuple(expected) == vocabulary.species else "expected"
-    raise GeneIdError(
-        f"Found {found} {seen.detection.id_type}s ({(share > 0).mean():.0%} of "
-        f"{len(seen.names):,} columns), but {whose} {' and '.join(expected)} genes only "
-        f"({seen.detection}). Pass the species of the cells, or a model that knows {found} genes."
+    code = slice(None) if found in (None, "both") else SPECIES.index(found)
+    share = (np.atleast_2d(seen.kinds[code]) > 0).any(axis=0).mean()
+    return GeneIdError(
+        f"Found {what} ({share:.0%} of {len(seen.names):,} columns), but {who} "
+        f"{' and '.join(expected)} genes only (recognised: {seen.detection}). Pass the species of "
+        "the cells with species=, or take a model that knows their genes."
     )
 
 
-def _rows(seen: _Seen, used: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _rows(seen: SeenNames, used: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Row and kind of each column; of two species the better kind of match, human first."""
     codes = [SPECIES.index(name) for name in used]
     rows, kinds = seen.rows[codes], seen.kinds[codes]
@@ -318,7 +222,7 @@ def _rows(seen: _Seen, used: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _report(
-    seen: _Seen,
+    seen: SeenNames,
     vocabulary: "Vocabulary",
     used: Sequence[str],
     row: np.ndarray,
@@ -333,29 +237,27 @@ def _report(
         for count, name in zip(counts, gn.KINDS, strict=True)
         if name != "none" and count
     )
+    whose = " or ".join(used)
     return GeneMatch(
         tokens=tokens,
         ensembl_id=np.where(row < 0, "", ids[row]).astype(str),
         species="both" if len(used) > 1 else used[0],
-        id_type=_id_type(kind),
+        id_type=gn.id_type_of(kind),
         n_matched=n_matched,
         coverage=n_matched / n,
-        summary=f"{n_matched:,} of {n:,} columns ({n_matched / n:.0%}) are {' or '.join(used)} "
-        f"genes of the vocabulary ({parts or 'none'}); {_share_of_vocabulary(row, vocabulary, used)[1]}",
+        summary=f"{n_matched:,} of {n:,} columns ({n_matched / n:.0%}) are {whose} genes of the "
+        f"vocabulary ({parts or 'none'}), {_share_of_vocabulary(row, vocabulary, used):.0%} of it",
     )
 
 
-def _share_of_vocabulary(
-    row: np.ndarray, vocabulary: "Vocabulary", used: Sequence[str]
-) -> tuple[float, str]:
+def _share_of_vocabulary(row: np.ndarray, vocabulary: "Vocabulary", used: Sequence[str]) -> float:
     total = int(vocabulary.genes.species.isin(used).sum())
-    found = len(np.unique(row[row >= 0]))
-    return found / total, f"{found:,} of its {total:,} genes have a column"
+    return len(np.unique(row[row >= 0])) / total
 
 
 def _refuse_low_coverage(
     result: GeneMatch,
-    seen: _Seen,
+    seen: SeenNames,
     vocabulary: "Vocabulary",
     used: Sequence[str],
     row: np.ndarray,
@@ -363,7 +265,7 @@ def _refuse_low_coverage(
     """Refuse or warn, unless the columns hold most of the vocabulary beside other things."""
     if result.coverage >= WARN_BELOW:
         return
-    if _share_of_vocabulary(row, vocabulary, used)[0] >= WARN_BELOW:
+    if _share_of_vocabulary(row, vocabulary, used) >= WARN_BELOW:
         return
     unknown = seen.original[row < 0]
     text = (
@@ -379,7 +281,7 @@ def _refuse_low_coverage(
     _say(f"{text} Results rest on these genes alone.")
 
 
-def _warn(seen: _Seen, row: np.ndarray, kind: np.ndarray, used: Sequence[str]) -> None:
+def _warn(seen: SeenNames, row: np.ndarray, kind: np.ndarray, used: Sequence[str]) -> None:
     """Say everything that was done to names, and what could not be."""
     names, matched = seen.original, row >= 0
     if (seen.genome >= 0).any():
@@ -400,8 +302,8 @@ def _warn(seen: _Seen, row: np.ndarray, kind: np.ndarray, used: Sequence[str]) -
     respelled = (kind == gn.RESPELLED) | (kind == gn.RESPELLED_ALIAS)
     if respelled.sum() > 0.01 * max(matched.sum(), 1):
         _say(
-            f"{int(respelled.sum()):,} names are {' or '.join(used)} symbols or aliases only when case and "
-            f"punctuation are ignored ({_some(names[respelled])}), and were taken as such."
+            f"{int(respelled.sum()):,} names are {' or '.join(used)} symbols or aliases only when "
+            f"case and punctuation are ignored ({_some(names[respelled])}), and were taken as such."
         )
     _warn_collisions(names, row)
 
@@ -417,15 +319,6 @@ def _warn_collisions(names: pd.Series, row: np.ndarray) -> None:
         )
 
 
-def _id_type(kind: np.ndarray) -> str:
-    n, n_ids = int((kind > 0).sum()), int((kind == gn.ENSEMBL).sum())
-    if n == 0:
-        return "unknown"
-    if 0.1 * n < n_ids < 0.9 * n:
-        return "mixed"
-    return "Ensembl id" if n_ids > 0.5 * n else "symbol"
-
-
 def _some(names: Iterable[str], most: int = 8) -> str:
     names = list(names)
     more = f", ... {len(names) - most:,} more" if len(names) > most else ""
@@ -438,9 +331,8 @@ def _say(text: str) -> None:
 
 def _outside() -> int:
     """Stack level of the caller outside scmix, so that the warning points at the user's line."""
-    import sys
-
-    level, frame = 2, sys._getframe(2)
+    level = 2
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_globals.get("__name__", "").startswith("scmix"):
         level, frame = level + 1, frame.f_back
     return level

@@ -1,14 +1,18 @@
-"""Names of genes as people have them: cleaned, and looked up in a vocabulary."""
+"""Names of genes as people have them: cleaned, looked up, and their species recognised."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
 
 from ._errors import GeneIdError, InputError
+
+if TYPE_CHECKING:
+    from .genes import Vocabulary
 
 SPECIES = ("human", "mouse")
 
@@ -19,24 +23,13 @@ KINDS = (
 NONE, ENSEMBL, SYMBOL, ALIAS, RESPELLED, RESPELLED_ALIAS, EXCEL = range(len(KINDS))
 UNKNOWN, AMBIGUOUS = -1, -2
 
-_SPECIES_NAMES = {
-    "human": 0,
-    "homosapiens": 0,
-    "hsapiens": 0,
-    "hs": 0,
-    "hsa": 0,
-    "9606": 0,
-    "ncbitaxon9606": 0,
-    "taxid9606": 0,
-    "mouse": 1,
-    "musmusculus": 1,
-    "mmusculus": 1,
-    "mm": 1,
-    "mmu": 1,
-    "10090": 1,
-    "ncbitaxon10090": 1,
-    "taxid10090": 1,
-}
+BOTH_ABOVE = 0.1  # share of the recognised names that only the rarer species can explain
+MARGIN = 0.02  # a smaller lead does not tell the species, but the spelling of the names does
+
+_SPECIES_NAMES = (  # lower case, letters and digits only
+    {"human", "homosapiens", "hsapiens", "hs", "hsa", "9606", "ncbitaxon9606", "taxid9606"},
+    {"mouse", "musmusculus", "mmusculus", "mm", "mmu", "10090", "ncbitaxon10090", "taxid10090"},
+)
 _GENOME = re.compile(
     r"^(?P<human>GRCh3[78]|hg19|hg38)?(?P<mouse>GRCm3[89]|mm9|mm10|mm39)?[A-Za-z0-9.-]*?_+(?=[^_])"
 )
@@ -70,9 +63,10 @@ def species_code(value: object) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     key = re.sub(r"[^a-z0-9]", "", str(value).lower())
-    if key not in _SPECIES_NAMES:
-        raise InputError(f"Found species {value!r}; expected 'human' or 'mouse'.")
-    return _SPECIES_NAMES[key]
+    for code, names in enumerate(_SPECIES_NAMES):
+        if key in names:
+            return code
+    raise InputError(f"Found species {value!r}; expected 'human' or 'mouse'.")
 
 
 def species_codes(values: pd.Series | np.ndarray) -> np.ndarray:
@@ -148,13 +142,13 @@ def fold(names: pd.Series) -> pd.Series:
 
 def excel_candidates(names: pd.Series) -> dict[str, list[str]]:
     """Symbols that Excel turns into each date among the names: `1-Mar` for MARCH1 and MARC1."""
-    mangled = names[names.str.fullmatch(_EXCEL)].unique()
-    parts = {name: [part for part in _EXCEL.fullmatch(name).groups() if part] for name in mangled}
-    candidates = {}
-    for name, (one, two) in parts.items():
-        number, month = (one, two) if one.isdigit() else (two, one)
-        candidates[name] = [f"{stem}{int(number)}" for stem in _MONTHS[month.lower()]]
-    return candidates
+    parts = names.str.extract(_EXCEL).set_axis(names.to_numpy()).dropna(how="all")
+    parts = parts[~parts.index.duplicated()].fillna("")
+    number, month = parts[0] + parts[3], (parts[1] + parts[2]).str.lower()
+    return {
+        name: [f"{stem}{int(number[name])}" for stem in _MONTHS[month[name]]]
+        for name in parts.index
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,13 +175,14 @@ class Lookup:
 
     def find(self, names: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         """Row (UNKNOWN and AMBIGUOUS are negative) and kind of match of every name."""
-        row, kind = self._exact.get(names)
+        dates = excel_candidates(names)  # some tables list a date as an alias: not to be trusted
+        row, kind = self._exact.get(names.where(~names.isin(list(dates)), ""))
         rest = row == UNKNOWN
-        if rest.any():
-            row[rest], found = self._folded.get(fold(names[rest]))
-            kind[rest] = np.where(found == ALIAS, RESPELLED_ALIAS, RESPELLED)
-        for name, candidates in excel_candidates(names[row == UNKNOWN]).items():
-            here = (names == name).to_numpy()
+        row[rest], found = self._folded.get(fold(names[rest]))
+        kind[rest] = np.where(found == ALIAS, RESPELLED_ALIAS, RESPELLED)
+        row[names.isin(list(dates))] = UNKNOWN
+        for date, candidates in dates.items():
+            here = (names == date).to_numpy()
             row[here], kind[here] = self._excel_row(candidates, row), EXCEL
         return row, np.where(row < 0, NONE, kind).astype(np.int8)
 
@@ -230,3 +225,123 @@ class _Index:
         at = self.names.get_indexer(pd.Index(names))
         row = np.where(at < 0, UNKNOWN, self.row[at])
         return row, np.where(at < 0, NONE, self.kind[at])
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """What gene names look like.
+
+    Parameters
+    ----------
+    species
+        `"human"`, `"mouse"`, `"both"`, or None when no name is known.
+    id_type
+        `"Ensembl id"`, `"symbol"`, `"mixed"` or `"unknown"`.
+    shares
+        Share of the names recognised: one row per species, one column per kind of match.
+    """
+
+    species: str | None
+    id_type: str
+    shares: pd.DataFrame
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{species}: "
+            + (", ".join(f"{kind} {v:.0%}" for kind, v in row.items() if v > 0) or "nothing")
+            for species, row in self.shares.iterrows()
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class SeenNames:
+    """Names, cleaned, and what they are in each species."""
+
+    original: pd.Series
+    names: pd.Series
+    genome: np.ndarray  # species that a prefix names, -1 for none
+    rows: np.ndarray  # (2, n): row of the gene in its table; negative: unknown or ambiguous
+    kinds: np.ndarray  # (2, n)
+
+    @classmethod
+    def of(cls, names: pd.Series, vocabulary: "Vocabulary") -> "SeenNames":
+        cleaned, genome = strip_genome(names)
+        cleaned = strip_version(cleaned)
+        # Names of a species that the vocabulary lacks are known too, so that they can be named.
+        own = vocabulary._lookups
+        known = own if len(own) == len(SPECIES) else {**type(vocabulary).bundled()._lookups, **own}
+        found = [known[name].find(cleaned) for name in SPECIES]
+        rows, kinds = np.stack([f[0] for f in found]), np.stack([f[1] for f in found])
+        for code in range(len(SPECIES)):
+            other = (genome >= 0) & (genome != code)
+            rows[code, other], kinds[code, other] = UNKNOWN, NONE
+        return cls(names, cleaned, genome, rows, kinds)
+
+    @cached_property
+    def detection(self) -> Detection:
+        counts = np.stack([np.bincount(kind, minlength=len(KINDS)) for kind in self.kinds])
+        table = pd.DataFrame(counts[:, 1:], index=list(SPECIES), columns=list(KINDS[1:]))
+        species = self._species()
+        code = 0 if species in (None, "both") else SPECIES.index(species)
+        kinds = self.kinds.max(axis=0) if species == "both" else self.kinds[code]
+        return Detection(species, id_type_of(kinds), table / max(len(self.names), 1))
+
+    def as_spelled(self) -> np.ndarray:
+        """Bool, (2, n): names that a species writes like this."""
+        return (self.kinds > NONE) & (self.kinds < RESPELLED)
+
+    def _species(self) -> str | None:
+        known, exact = self.kinds > 0, self.as_spelled()
+        n_known = int(known.any(axis=0).sum())
+        if n_known == 0:
+            return None
+        only = exact & ~exact[::-1]
+        if only.sum(axis=1).min() >= BOTH_ABOVE * n_known:
+            return "both"
+        in_any_spelling, as_spelled = known.sum(axis=1), exact.sum(axis=1)
+        if as_spelled.max() < 0.5 * n_known:  # neither species writes names like this
+            lead = np.isin(self.kinds, (ENSEMBL, SYMBOL, RESPELLED)).sum(axis=1)
+        else:
+            lead = in_any_spelling if np.ptp(in_any_spelling) > MARGIN * n_known else as_spelled
+        return SPECIES[int(np.argmax(lead))]
+
+
+def detect(names: Iterable[str], vocabulary: "Vocabulary") -> Detection:
+    """Recognise the species and the kind of gene names.
+
+    The species is the one that knows more of the names when case is ignored; where both know as
+    many, their spelling decides (`GAPDH` human, `Gapdh` mouse). So upper-cased mouse symbols are
+    not taken for human ones.
+
+    Parameters
+    ----------
+    names
+        Symbols or Ensembl ids.
+    vocabulary
+        The genes to look among.
+
+    Returns
+    -------
+    The species, the kind of ids, and the shares of names recognised.
+
+    Examples
+    --------
+    >>> from scmix.genes import Vocabulary, detect
+    >>> detect(["Gapdh", "Cd3e", "Actb"], Vocabulary.bundled()).species
+    'mouse'
+    """
+    return SeenNames.of(as_names(names), vocabulary).detection
+
+
+def n_known(names: Iterable[str], vocabulary: "Vocabulary") -> int:
+    """Count the names that are genes of either species."""
+    return int((SeenNames.of(as_names(names), vocabulary).kinds > 0).any(axis=0).sum())
+
+
+def id_type_of(kind: np.ndarray) -> str:
+    n, n_ids = int((kind > 0).sum()), int((kind == ENSEMBL).sum())
+    if n == 0:
+        return "unknown"
+    if 0.1 * n < n_ids < 0.9 * n:
+        return "mixed"
+    return "Ensembl id" if n_ids > 0.5 * n else "symbol"

@@ -28,8 +28,8 @@ import numpy as np
 import pandas as pd
 
 from ._errors import InputError, ModelFileError
-from ._gene_matching import Detection, GeneMatch, detect, match
-from ._gene_names import SPECIES, Lookup, species_code, species_codes
+from ._gene_matching import GeneMatch, match
+from ._gene_names import SPECIES, Detection, Lookup, detect, species_code, species_codes
 
 __all__ = [
     "SPECIES",
@@ -171,8 +171,7 @@ class Vocabulary:
     @cached_property
     def n_tokens(self) -> int:
         """Number of tokens, special ones included."""
-        tokens = [*self.special.values(), int(self.genes.token.max())]
-        return max(tokens) + 1
+        return max(*self.special.values(), int(self.genes.token.max())) + 1
 
     @cached_property
     def sha256(self) -> str:
@@ -228,7 +227,7 @@ class Vocabulary:
         return [self.special["<eos>"]] if "<eos>" in self.special else []
 
     def token_names(self) -> np.ndarray:
-        """Return a name for every token: the symbol (human before mouse), else the Ensembl id."""
+        """Return a name per token: the symbol (the human one where shared), else the Ensembl id."""
         names = np.full(self.n_tokens, "", object)
         shown = self.genes.symbol.where(self.genes.symbol != "", self.genes.ensembl_id).to_numpy()
         order = np.argsort(-self._codes, kind="stable")  # mouse first, then overwritten by human
@@ -250,12 +249,9 @@ class Vocabulary:
 
     @cached_property
     def _text(self) -> str:
-        table = pd.concat(
-            [
-                _special_rows(self.special),
-                self.genes[list(COLUMNS)].astype({"token": str, "median": str}),
-            ]
-        )
+        median = self.genes["median"].to_numpy(np.float32).astype("U")  # shortest exact decimals
+        genes = self.genes[list(COLUMNS)].assign(median=median).astype({"token": str})
+        table = pd.concat([_special_rows(self.special), genes])
         return f"{_HEADER}{self.mode}\n" + table.to_csv(index=False, lineterminator="\n")
 
 
@@ -295,8 +291,9 @@ def _with_tokens(table: pd.DataFrame, n_special: int, mode: str) -> pd.DataFrame
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    text = list(COLUMNS[:-2])
     table = table[list(COLUMNS)].astype({"token": np.int32, "median": np.float32})
-    return table.astype(dict.fromkeys(COLUMNS[:-2], str)).reset_index(drop=True)
+    return table.fillna(dict.fromkeys(text, "")).astype(dict.fromkeys(text, str), copy=False)
 
 
 def _special_rows(special: Mapping[str, int]) -> pd.DataFrame:
@@ -314,32 +311,28 @@ def _parse(text: str) -> tuple[pd.DataFrame, dict[str, int], str]:
     is_special = (table.species == "special").to_numpy()
     rows = table[is_special]
     special = dict(zip(rows.ensembl_id, rows.token.astype(int), strict=True))
-    return _typed(table[~is_special]), special, header.removeprefix(_HEADER)
+    return _typed(table[~is_special].reset_index(drop=True)), special, header.removeprefix(_HEADER)
 
 
 def _check(genes: pd.DataFrame, special: Mapping[str, int], mode: str) -> None:
     """Refuse a table that could give a cell wrong tokens."""
     _known_mode(mode)
-    codes, tokens = genes.species, genes.token
-    median = genes["median"].to_numpy(np.float64)
+    median, tokens = genes["median"].to_numpy(np.float64), genes.token
+    grouped, ids = genes[genes.group != ""], set(special.values())
+    most = 10 * (len(genes) + len(special)) + 1000
     faults = {
-        "no genes": len(genes) == 0,
+        "no genes": genes.empty,
         "no special token <pad>": "<pad>" not in special,
-        "unknown species": not codes.isin(SPECIES).all(),
+        "an unknown species": not genes.species.isin(SPECIES).all(),
         "an Ensembl id twice": genes.ensembl_id.duplicated().any(),
         "a gene without an id": (genes.ensembl_id == "").any(),
         "medians that are not above zero": not (np.isfinite(median) & (median > 0)).all(),
-        "negative tokens": (tokens < 0).any() or min(special.values(), default=0) < 0,
-        "a token for two genes of one species": pd.DataFrame({"species": codes, "token": tokens})
-        .duplicated()
-        .any(),
-        "a gene with a special token": tokens.isin(list(special.values())).any(),
-        "special tokens that are not distinct": len(set(special.values())) < len(special),
-        "an orthologue group with two genes of one species": genes[genes.group != ""]
-        .duplicated(["species", "group"])
-        .any(),
-        "tokens far above the number of genes": int(tokens.max() if len(genes) else 0)
-        > 10 * (len(genes) + len(special)) + 1000,
+        "negative tokens": (tokens < 0).any() or min(ids, default=0) < 0,
+        "tokens far above the number of genes": max(tokens.max(), *ids, 0) > most,
+        "a token for two genes of one species": genes.duplicated(["species", "token"]).any(),
+        "a gene with a special token": tokens.isin(list(ids)).any(),
+        "special tokens that are not distinct": len(ids) < len(special),
+        "two genes of one species in a group": grouped.duplicated(["species", "group"]).any(),
     }
     found = [name for name, wrong in faults.items() if wrong]
     if found:

@@ -12,7 +12,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from .._errors import GeneIdError, InputError, MissingKeyError
-from .._gene_matching import OnDuplicate, n_known
+from .._gene_matching import OnDuplicate
+from .._gene_names import n_known
 from ..genes import SPECIES, GeneMatch, Vocabulary, match, species_code, species_codes
 
 if TYPE_CHECKING:
