@@ -15,6 +15,8 @@ TOLERATED_FRACTION = 1e-4  # of the counts; ambient correction and alignment lea
 MAX_COUNT = 2**31
 _EXACT = {2: 2**11, 4: 2**24, 8: 2**53}  # by bytes: integers above are rounded
 _SAMPLE_ROWS = 64
+_MOSTLY = 0.5  # of log-transformed values nearly all are fractional
+_CORRECTED = "If they are counts corrected for ambient RNA, pass allow_noninteger=True."
 _MAX_LOG = 25  # exp(25) counts in one cell and gene do not occur
 
 
@@ -44,9 +46,7 @@ def as_array(block: Any) -> sp.csr_matrix | np.ndarray:
 
 def as_counts(block: sp.csr_matrix | np.ndarray) -> sp.csr_matrix:
     """Checked rows as CSR in float32 or float64: sorted, without duplicates or explicit zeros."""
-    counts = sp.csr_matrix(block)
-    values = _as_floats(counts.data)
-    counts = sp.csr_matrix((values, counts.indices, counts.indptr), shape=counts.shape)
+    counts = _as_csr(block)
     if not counts.has_canonical_format:
         counts = counts.copy()
         counts.sum_duplicates()
@@ -55,6 +55,13 @@ def as_counts(block: sp.csr_matrix | np.ndarray) -> sp.csr_matrix:
         counts.eliminate_zeros()
         counts.has_canonical_format = True
     return counts
+
+
+def _as_csr(block: sp.csr_matrix | np.ndarray) -> sp.csr_matrix:
+    """CSR in float32 or float64; scipy knows neither float16 nor a foreign byte order."""
+    if isinstance(block, np.ndarray):
+        return sp.csr_matrix(_as_floats(block))
+    return sp.csr_matrix((_as_floats(block.data), block.indices, block.indptr), shape=block.shape)
 
 
 def _as_floats(values: np.ndarray) -> np.ndarray:
@@ -128,7 +135,7 @@ class CountCheck:
         )
 
     def _refuse_values(self, start: int, block: sp.csr_matrix | np.ndarray) -> None:
-        entries = sp.coo_matrix(block)
+        entries = _as_csr(block).tocoo()
         values = entries.data
         for what, bad in (
             ("NaN", np.isnan(values)),
@@ -162,11 +169,12 @@ class CountCheck:
         """Stop early when the values seen so far are too fractional for all there are."""
         if self.n_fractional <= TOLERATED_FRACTION * self.capacity:
             return
-        some = np.flatnonzero(np.asarray(abs(block).sum(axis=1)).ravel())[:_SAMPLE_ROWS]
-        kind = _transformation(sp.csr_matrix(block[some]).astype(np.float64))
+        rows = _as_csr(block)
+        some = np.flatnonzero(_totals(rows))[:_SAMPLE_ROWS]
+        kind = _transformation(rows[some].astype(np.float64))
         share = self.n_fractional / self.n_counts
-        found = f"in {self.where} (max {self.largest:.3g}, {100 * share:.2g} % fractional)"
-        if kind == "log" or (kind == "small" and not self.allow_noninteger):
+        found = f"in {self.where} (max {self.largest:.3g}, {100 * share:.3g} % fractional)"
+        if kind == "log":
             raise InputError(
                 f"Found log-transformed values {found}. Expected raw counts. {self.advice()}"
             )
@@ -178,13 +186,17 @@ class CountCheck:
                 f"{self.advice()} allow_noninteger=True ranks them as they are: a factor per cell "
                 "does not change the order."
             )
+        if kind == "small" and share > _MOSTLY:
+            raise InputError(
+                f"Found log-transformed values {found}. Expected raw counts. {self.advice()} "
+                f"{_CORRECTED}"
+            )
         raise InputError(self._fractional_message(share))
 
     def _fractional_message(self, share: float) -> str:
         return (
-            f"Found {self.n_fractional:,} fractional values in {self.where} ({100 * share:.2g} %). "
-            f"Expected raw counts. {self.advice()} If they are counts corrected for ambient RNA, "
-            "pass allow_noninteger=True."
+            f"Found {self.n_fractional:,} fractional values in {self.where} ({100 * share:.3g} %). "
+            f"Expected raw counts. {self.advice()} {_CORRECTED}"
         )
 
 

@@ -40,11 +40,8 @@ class RowBlocks:
 
 def row_blocks(adata: ad.AnnData, layer: str | None, block_cells: int | None) -> RowBlocks:
     """Divide `.X` or a layer into blocks."""
-    if layer is None and adata.isbacked and adata.is_view:  # .X would read all of its rows
-        bounds = _uniform(adata.shape, adata.n_obs * adata.n_vars, block_cells)
-        return RowBlocks(
-            bounds, adata.n_obs * adata.n_vars, False, lambda a, b: as_array(adata[a:b].X)
-        )
+    if layer is None and adata.isbacked and adata.is_view:
+        return _backed_view(adata, block_cells)
     matrix = adata.X if layer is None else adata.layers[layer]
     if isinstance(matrix, ad.abc.CSRDataset):
         return _csr_file(matrix, block_cells)
@@ -63,6 +60,15 @@ def row_blocks(adata: ad.AnnData, layer: str | None, block_cells: int | None) ->
         return RowBlocks(bounds, size, True, lambda a, b: array[a:b])
     bounds = _uniform(array.shape, 0, block_cells) if block_cells else _even(array.indptr)
     return RowBlocks(bounds, array.nnz, True, lambda a, b: _csr_rows(array, a, b))
+
+
+def _backed_view(adata: ad.AnnData, block_cells: int | None) -> RowBlocks:
+    """Rows of the file behind a view: its `.X` would read all of them at once."""
+    file, columns = adata._adata_ref, adata._vidx
+    rows = np.arange(file.n_obs)[adata._oidx]
+    size = adata.n_obs * adata.n_vars
+    bounds = _uniform(adata.shape, size, block_cells)
+    return RowBlocks(bounds, size, False, lambda a, b: as_array(file[rows[a:b], columns].X))
 
 
 def _csr_file(matrix: Any, block_cells: int | None) -> RowBlocks:

@@ -140,15 +140,15 @@ def _counts_layer(adata: ad.AnnData, layer: str | None) -> str | None:
 
 def _advice(adata: ad.AnnData, where: str) -> str:
     """Where counts are to be had instead, from a look at the first cells."""
-    some = adata[:_SAMPLE_CELLS]
-    if where != ".X" and adata.X is not None and _holds_counts(some.X):
+    in_file = adata.isbacked and adata.is_view  # its .X would be read as a whole
+    if where != ".X" and not in_file and adata.X is not None and _holds_counts(adata.X):
         return "Pass layer=None: .X holds counts."
     names = [
         name
-        for name in adata.layers
+        for name, matrix in adata.layers.items()
         if f'layers["{name}"]' != where
         and not is_ours(adata.uns.get(name))
-        and _holds_counts(some.layers[name])
+        and _holds_counts(matrix)
     ]
     if names:
         best = min(names, key=lambda name: ("count" not in name.lower(), "raw" not in name.lower()))
@@ -157,12 +157,15 @@ def _advice(adata: ad.AnnData, where: str) -> str:
 
 
 def _raw_advice(adata: ad.AnnData) -> str:
-    if adata.raw is not None and _holds_counts(adata.raw.X[:_SAMPLE_CELLS]):
+    if adata.raw is not None and _holds_counts(adata.raw.X):
         return "adata.raw holds counts: pass adata.raw.to_adata()."
     return ""
 
 
-def _holds_counts(rows: Any) -> bool:
+def _holds_counts(matrix: Any) -> bool:
+    """Whether the first cells hold counts."""
+    rows = matrix.tocsr() if sp.issparse(matrix) else matrix
+    rows = rows[:_SAMPLE_CELLS]
     try:
         return is_counts(rows.compute() if hasattr(rows, "compute") else rows)
     except InputError:
