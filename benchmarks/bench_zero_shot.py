@@ -1,0 +1,306 @@
+"""Zero-shot quality of a model beside its baselines, on every labelled data set at hand.
+
+    SCMIX_DATA=... python benchmarks/bench_zero_shot.py --model scmix-mini --out zero_shot
+
+Within a data set: 5-fold stratified nearest neighbours (k=5, cosine) over 5 seeds, and the cosine
+silhouette of cell types. Between species: the same vote from all cells of one species to the
+other, over the cell types they share, and species mixing. Writes <out>_within.csv and
+<out>_between.csv and prints Markdown. Held-out data sets took no part in any training.
+
+`within` and `between` can be imported; both return DataFrames.
+"""
+
+import argparse
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from sklearn.model_selection import StratifiedKFold
+from sklearn.random_projection import GaussianRandomProjection
+
+import scmix
+from scmix import metrics
+from scmix.checkpoints import Model
+
+HELD_OUT = {
+    "baron_human_cider": "test",
+    "baron_mouse1": "test",
+    "pbmc3k": "test",
+    "zeisel_cortex_sub": "test",
+    "lung_celllines_scmixology": "validation",
+    "bone_marrow_cytosimplex": "validation",
+}
+FEWEST_GENES = 6_000  # files with fewer hold selected genes only, which biases ranks
+N_FOLDS, N_SPLITS = 5, 5
+IMMUNE = {
+    "B": ["B", "B cell", "GC B cell", "CD19+ B"],
+    "NK": ["NK", "NK_cell", "CD56+ NK"],
+    "monocyte": ["CD14+ Mono", "FCGR3A+ Mono", "CD14+ Monocyte", "monocyte_or_neutrophil"],
+    "DC": ["DC", "CD8+CD86+", "CD8+CD86-", "CD8-CD4+ESAM+"],
+}
+PAIRS = {
+    "pancreas": ("baron_human_cider", "baron_mouse1", None),
+    "pbmc3k and spleen": ("pbmc3k", "jaitin_spleen", IMMUNE),
+    "FACS PBMC and spleen": ("zheng_facs_pbmc", "jaitin_spleen", IMMUNE),
+}
+Embedder = Callable[[ad.AnnData], np.ndarray]
+
+
+def within(
+    folder: Path,
+    embedders: dict[str, Embedder],
+    *,
+    names: Iterable[str] | None = None,
+    max_cells: int = 1500,
+) -> pd.DataFrame:
+    """Scores of every embedding on every labelled data set; one row for each pair."""
+    rows = []
+    for name in names or labelled(folder):
+        adata = load(folder, name, max_cells)
+        labels = adata.obs["cell_type"].astype(str).to_numpy()
+        about = {
+            "data": name,
+            "held_out": HELD_OUT.get(name, ""),
+            "n_cells": adata.n_obs,
+            "n_types": len(set(labels)),
+        }
+        for method, embedder in embedders.items():
+            rows.append({**about, "method": method, **scores_within(embedder(adata), labels)})
+            say(rows[-1])
+    return pd.DataFrame(rows)
+
+
+def between(
+    folder: Path,
+    embedders: dict[str, Embedder],
+    *,
+    pairs: Iterable[str] = tuple(PAIRS),
+    max_cells: int = 1500,
+) -> pd.DataFrame:
+    """Scores of every embedding on every pair of a human and a mouse data set."""
+    rows = []
+    for name in pairs:
+        adata = load_pair(folder, *PAIRS[name], max_cells)
+        for method, embedder in embedders.items():
+            vectors = embedder(adata)
+            rows.append({"pair": name, "method": method, **scores_between(vectors, adata.obs)})
+            say(rows[-1])
+    return pd.DataFrame(rows)
+
+
+def scores_within(vectors: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Mean over seeds of the pooled predictions of all folds; spread over seeds."""
+    by_seed = []
+    for seed in range(N_SPLITS):
+        predicted = np.empty(len(labels), dtype=object)
+        folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed).split(labels, labels)
+        for known, asked in folds:
+            predicted[asked] = metrics.knn_transfer(vectors[known], labels[known], vectors[asked])
+        by_seed.append(metrics.classification_scores(labels, predicted))
+    table = pd.DataFrame(by_seed)
+    return {
+        "majority": table["majority_rate"].mean(),
+        "accuracy": table["accuracy"].mean(),
+        "macro_f1": table["macro_f1"].mean(),
+        "macro_f1_sd": table["macro_f1"].std(),
+        "silhouette": metrics.silhouette(vectors, labels),
+    }
+
+
+def scores_between(vectors: np.ndarray, obs: pd.DataFrame) -> dict[str, float]:
+    """Transfer in both directions and mixing, over the cell types that both species have."""
+    labels, species = (obs[c].astype(str).to_numpy() for c in ("cell_type", "species"))
+    sides = [set(labels[species == name]) for name in ("human", "mouse")]
+    shared = np.isin(labels, list(sides[0] & sides[1]))
+    out: dict[str, float] = {"types": len(sides[0] & sides[1])}
+    for source, target, short in (("human", "mouse", "h2m"), ("mouse", "human", "m2h")):
+        known, asked = (shared & (species == name) for name in (source, target))
+        predicted = metrics.knn_transfer(vectors[known], labels[known], vectors[asked])
+        scores = metrics.classification_scores(labels[asked], predicted)
+        out |= {f"{short}_n": scores["n_cells"], f"{short}_majority": scores["majority_rate"]}
+        out |= {f"{short}_{key}": scores[key] for key in ("accuracy", "macro_f1")}
+    out["mixing"] = metrics.species_mixing(vectors, species, labels)
+    out["silhouette"] = metrics.silhouette(vectors[shared], labels[shared])
+    return out
+
+
+def labelled(folder: Path) -> list[str]:
+    """Data sets with all their genes and at least two cell types, the held-out ones first."""
+    table = pd.read_csv(folder / "MANIFEST.csv")
+    usable = (table["genes"] >= FEWEST_GENES) & (table["n_labels"] >= 2)
+    names = table.loc[usable, "name"].tolist()
+    return sorted(names, key=lambda name: (HELD_OUT.get(name, "zzz"), name))
+
+
+def load(folder: Path, name: str, max_cells: int) -> ad.AnnData:
+    """Labelled cells of types with enough cells for the folds; at most `max_cells`, by a seed."""
+    adata = ad.read_h5ad(folder / f"{name}.h5ad")
+    adata = adata[(adata.obs["cell_type"] != "unlabeled").to_numpy()]
+    adata = adata[some_rows(adata.n_obs, max_cells)]
+    sizes = adata.obs["cell_type"].value_counts()
+    adata = adata[adata.obs["cell_type"].isin(sizes.index[sizes >= N_FOLDS]).to_numpy()].copy()
+    adata.obs["species"] = adata.obs["organism"].astype(str)
+    adata.uns["name"] = f"{name}-{max_cells}"
+    return adata
+
+
+def load_pair(
+    folder: Path, human: str, mouse: str, kinds: dict[str, list[str]] | None, max_cells: int
+) -> ad.AnnData:
+    """A human and a mouse data set in one object, genes by Ensembl id."""
+    parts = []
+    for name in (human, mouse):
+        part = load(folder, name, 10**9)
+        if kinds is not None:
+            names = {old: new for new, olds in kinds.items() for old in olds}
+            part.obs["cell_type"] = part.obs["cell_type"].astype(str).map(names)
+            part = part[part.obs["cell_type"].notna().to_numpy()]
+        known = (part.var["ensembl_id"] != "") & ~part.var["ensembl_id"].duplicated()
+        part = part[some_rows(part.n_obs, max_cells), known.to_numpy()].copy()
+        part.var_names = part.var["ensembl_id"].to_numpy(dtype=str)
+        parts.append(part)
+    pair = ad.concat(parts, join="outer", fill_value=0, index_unique="-", keys=["h", "m"])
+    pair.uns["name"] = f"{human}+{mouse}-{max_cells}"
+    return pair
+
+
+def some_rows(n_rows: int, size: int) -> np.ndarray:
+    """All rows, or as many at random as `size` says."""
+    chosen = np.random.default_rng(0).permutation(n_rows)[:size]
+    return np.sort(chosen)
+
+
+def by_model(model: Model, cache: Path | None = None, **options: object) -> Embedder:
+    """The model's embedding; `options` go to `scmix.tl.embed`."""
+
+    def embed(adata: ad.AnnData) -> np.ndarray:
+        key = f"{adata.uns['name']}-{model.sha256[:16]}-{sorted(options.items())}"
+        file = None if cache is None else cache / f"{key}.npy"
+        if file is not None and file.exists():
+            return np.load(file)
+        scmix.tl.embed(
+            adata, model, species_key="species", on_duplicate="sum", overwrite=True, **options
+        )
+        if file is not None:
+            cache.mkdir(parents=True, exist_ok=True)
+            np.save(file, adata.obsm["X_scmix"])
+        return adata.obsm["X_scmix"]
+
+    return embed
+
+
+def pca(adata: ad.AnnData) -> np.ndarray:
+    """PCA-50 of 2,000 highly variable genes."""
+    logged = log_counts(adata)
+    sc.pp.highly_variable_genes(logged, n_top_genes=min(2_000, logged.n_vars))
+    logged = logged[:, logged.var["highly_variable"].to_numpy()].copy()
+    sc.pp.pca(logged, n_comps=min(50, min(logged.shape) - 1), random_state=0)
+    return logged.obsm["X_pca"]
+
+
+def random_projection(adata: ad.AnnData) -> np.ndarray:
+    """A Gaussian random projection of log counts to 256 dimensions."""
+    return GaussianRandomProjection(256, random_state=0).fit_transform(log_counts(adata).X)
+
+
+def orthologue_pca(adata: ad.AnnData) -> np.ndarray:
+    """PCA-50 of one-to-one orthologues."""
+    made = scmix.tl.orthologue_pca(adata, species_key="species", copy=True)
+    return made.obsm["X_pca_orthologues"]
+
+
+def log_counts(adata: ad.AnnData) -> ad.AnnData:
+    logged = ad.AnnData(adata.X.astype(np.float32))
+    sc.pp.normalize_total(logged, target_sum=1e4)
+    sc.pp.log1p(logged)
+    return logged
+
+
+def say(row: dict) -> None:
+    shown = {k: f"{v:.3f}" if isinstance(v, float) else v for k, v in row.items()}
+    print("  ".join(f"{key}={value}" for key, value in shown.items()), flush=True)
+
+
+def summarise(within_table: pd.DataFrame, between_table: pd.DataFrame) -> str:
+    """The tables in Markdown, untrained seeds as mean and spread."""
+    parts = []
+    for score in ("macro_f1", "accuracy", "silhouette"):
+        if len(within_table):
+            table = pooled(within_table).pivot_table(
+                index=["held_out", "data", "n_cells", "n_types", "majority"],
+                columns="method",
+                values=score,
+                sort=False,
+            )
+            means = table.groupby(level="held_out").mean()
+            parts.append(f"### Within: {score}\n\n{markdown(table)}\n\n{markdown(means)}")
+    if len(between_table):
+        table = pooled(between_table).set_index(["pair", "method"])
+        parts.append(f"### Between species\n\n{markdown(table)}")
+    return "\n\n".join(parts)
+
+
+def pooled(table: pd.DataFrame) -> pd.DataFrame:
+    """One row for all seeds of the untrained encoder."""
+    groups = [c for c in ("data", "held_out", "pair", "method") if c in table]
+    table = table.assign(method=table["method"].str.replace(r" seed \d+$", "", regex=True))
+    return table.groupby(groups, sort=False, as_index=False).mean(numeric_only=True)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    flat = table.reset_index()
+    shown = flat.map(
+        lambda v: f"{v:.3f}" if isinstance(v, float) and not (v > 1 and v.is_integer()) else v
+    )
+    counts = [c for c in shown if shown[c].map(lambda v: not isinstance(v, str)).all()]
+    shown[counts] = shown[counts].astype(int)
+    lines = [shown.columns.tolist(), ["---"] * shown.shape[1], *shown.astype(str).to_numpy()]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="scmix-mini", help="name or folder")
+    parser.add_argument("--datasets", help="comma-separated names; all labelled ones by default")
+    parser.add_argument("--pairs", default=",".join(PAIRS), help="comma-separated; '' for none")
+    parser.add_argument("--max-cells", type=int, default=1500, help="of a data set or side")
+    parser.add_argument("--untrained", type=int, default=3, help="seeds of the untrained encoder")
+    parser.add_argument("--no-baselines", action="store_true", help="the model only")
+    parser.add_argument("--pool", default="mean")
+    parser.add_argument("--hidden-layer", type=int, default=-1)
+    parser.add_argument("--cache", type=Path, help="folder that keeps embeddings between runs")
+    parser.add_argument("--out", default="zero_shot", help="start of the names of the csv files")
+    args = parser.parse_args(arguments)
+    if "SCMIX_DATA" not in os.environ:
+        print("SCMIX_DATA is not set: it names the folder with data/. Nothing to do.")
+        return
+    folder = Path(os.environ["SCMIX_DATA"]) / "data"
+    logging.getLogger("scmix").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    scmix.settings.progress = False
+    options = {"pool": args.pool, "hidden_layer": args.hidden_layer}
+    model = scmix.models.load(args.model)
+    ours = {"scmix": by_model(model, args.cache, **options)}
+    if not args.no_baselines:
+        for seed in range(args.untrained):
+            twin = scmix.models.untrained(model, seed=seed)
+            ours[f"untrained seed {seed}"] = by_model(twin, args.cache, **options)
+    simple = {} if args.no_baselines else {"PCA": pca, "random projection": random_projection}
+    across = {} if args.no_baselines else {"PCA on orthologues": orthologue_pca}
+    names = [name for name in (args.datasets or "").split(",") if name] or None
+    pairs = [name for name in args.pairs.split(",") if name]
+    inside = within(folder, {**simple, **ours}, names=names, max_cells=args.max_cells)
+    outside = between(folder, {**across, **ours}, pairs=pairs, max_cells=args.max_cells)
+    inside.to_csv(f"{args.out}_within.csv", index=False)
+    outside.to_csv(f"{args.out}_between.csv", index=False)
+    print("\n" + summarise(inside, outside))
+
+
+if __name__ == "__main__":
+    main()
