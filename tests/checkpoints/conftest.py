@@ -2,14 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from scmix import checkpoints
+from scmix import checkpoints, genes
+from scmix._errors import ModelFileError
 from scmix.checkpoints import Model
 from scmix.encoder import Config
 from scmix.genes import Vocabulary
@@ -18,9 +22,7 @@ from scmix.genes import Vocabulary
 def _vocabulary(n_genes: int) -> Vocabulary:
     """Half human, half mouse, the first two of each one-to-one orthologues."""
     half = n_genes // 2
-    human, mouse = (
-        [f"{start}{i:011d}" for i in range(half)] for start in ("ENSG", "ENSMUSG")
-    )
+    human, mouse = ([f"{start}{i:011d}" for i in range(half)] for start in ("ENSG", "ENSMUSG"))
     table = pd.DataFrame(
         {
             "ensembl_id": human + mouse,
@@ -92,3 +94,36 @@ def forge() -> Callable[[Path, str, bytes], None]:
         (folder / "manifest.json").write_text(json.dumps(manifest))
 
     return forge
+
+
+@contextmanager
+def _cheaply(n_bytes: int, seconds: float = 2) -> Iterator[None]:
+    """Little time and little memory, whatever the file claims."""
+    tracemalloc.start()
+    start = time.process_time()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < n_bytes
+        assert time.process_time() - start < seconds
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture(autouse=True)
+def _small_reservation(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Reading a vocabulary reserves its cap, which costs nothing but would hide what does.
+    monkeypatch.setattr(genes, "_MAX_BYTES", 2**22)
+
+
+@pytest.fixture
+def refused() -> Callable[..., None]:
+    """Load a folder and see it refused, cheaply, with this message."""
+    return _refused
+
+
+def _refused(
+    folder: Path, message: str, kind: type = ModelFileError, n_bytes: int = 2**24, **options
+) -> None:
+    with _cheaply(n_bytes), pytest.raises(kind, match=message) as info:
+        checkpoints.load(folder, **options)
+    assert str(folder) in str(info.value), "the message names the file"

@@ -51,7 +51,7 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
 
 
 def test_an_existing_folder_needs_overwrite(folder: Path) -> None:
-    with pytest.raises(InputError, match="exists. Pass overwrite=True"):
+    with pytest.raises(InputError, match=r"exists\. Pass overwrite=True"):
         write(folder, NEW)
     assert contents(folder) == OLD
 
@@ -255,9 +255,7 @@ for _ in range(40):
 
 
 @both_ways
-def test_two_writers_and_a_reader(
-    model: Model, save: Callable[..., Path], exchange: bool
-) -> None:
+def test_two_writers_and_a_reader(model: Model, save: Callable[..., Path], exchange: bool) -> None:
     other = checkpoints.untrained(model.config, model.vocabulary, seed=9)
     sources = [save(model, "one"), save(other, "two")]
     target = save(model, "target")

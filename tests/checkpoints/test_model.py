@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import random
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +37,7 @@ def assert_same_outputs(encoder: Encoder, bert: BertForMaskedLM) -> None:
     with torch.no_grad():
         hidden = encoder(tokens, indptr, all_layers=True)
         logits = encoder.logits(hidden[-1])
-        for start, stop in zip(indptr, indptr[1:]):
+        for start, stop in pairwise(indptr):
             out = bert.eval()(tokens[None, start:stop], output_hidden_states=True)
             for ours, theirs in zip(hidden, out.hidden_states, strict=True):
                 torch.testing.assert_close(ours[start:stop], theirs[0], atol=1e-5, rtol=1e-5)
@@ -94,7 +96,9 @@ def test_float16_storage(model: Model, save: Save) -> None:
 def test_numbers_too_large_for_float16_are_refused(model: Model, save: Save) -> None:
     with torch.no_grad():
         model.encoder.cls.predictions.bias[0] = 1e6
-    with pytest.raises(InputError, match='cls.predictions.bias as float16; pass dtype="float32"'):
+    with pytest.raises(
+        InputError, match=r'cls\.predictions\.bias as float16; pass dtype="float32"'
+    ):
         save(model, dtype="float16")
     save(model)
 
@@ -169,7 +173,7 @@ def test_untied_decoder_is_refused(plain: Path, vocabulary: Vocabulary) -> None:
     embeddings = tensors["bert.embeddings.word_embeddings.weight"]
     tensors["cls.predictions.decoder.weight"] = embeddings + 1
     save_file(tensors, plain / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(IncompatibleModelError, match="is not tied to"):
+    with pytest.raises(IncompatibleModelError, match="tied"):
         checkpoints.load(plain, vocabulary=vocabulary)
 
 
@@ -243,11 +247,11 @@ def test_untrained_depends_on_the_seed_alone(config: Config, vocabulary: Vocabul
 
 
 def test_global_random_state_is_left_alone(model: Model, save: Save) -> None:
-    before = torch.random.get_rng_state(), np.random.get_state()[1].tolist()
+    before = torch.random.get_rng_state(), random.getstate()
     checkpoints.untrained(model.config, model.vocabulary, seed=1)
     checkpoints.load(save(model))
     assert torch.equal(before[0], torch.random.get_rng_state())
-    assert before[1] == np.random.get_state()[1].tolist()
+    assert before[1] == random.getstate()
 
 
 def test_a_model_is_returned_as_it_is(model: Model) -> None:

@@ -21,9 +21,9 @@ _MAX_DEPTH = 32
 _FLAGS = os.O_RDONLY | sum(
     getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOFOLLOW", "O_BINARY", "O_CLOEXEC")
 )
-# The closing quote is optional: searching for one that never comes would be quadratic.
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-_BRACKETS = re.compile(rb"[\[\]{}]")
+# Strings are matched to be stepped over. The closing quote is optional: looking for one that never
+# comes would be quadratic.
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 @contextmanager
@@ -34,16 +34,12 @@ def open_inside(folder: Path, name: str, max_bytes: int) -> Iterator[BinaryIO]:
         descriptor = os.open(_resolve_inside(folder, path), _FLAGS)
     except OSError as error:
         raise _unreadable(path, error) from error
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ModelFileError(f"{path} is not a plain file; expected one. Copy the model again.")
-        if status.st_size == 0 or status.st_size > max_bytes:
-            raise ModelFileError(
-                f"{path} has {status.st_size:,} bytes, expected 1 to {max_bytes:,}. "
-                "Copy the model again from where it came from."
-            )
-        yield file
+    try:
+        _check_plain(os.fstat(descriptor), max_bytes, path)
+        with open(descriptor, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(descriptor)
 
 
 def read_inside(folder: Path, name: str, max_bytes: int) -> bytes:
@@ -108,6 +104,16 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def _check_plain(status: os.stat_result, max_bytes: int, path: Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ModelFileError(f"{path} is not a plain file; expected one. Copy the model again.")
+    if not 0 < status.st_size <= max_bytes:
+        raise ModelFileError(
+            f"{path} has {status.st_size:,} bytes, expected 1 to {max_bytes:,}. "
+            "Copy the model again from where it came from."
+        )
+
+
 def _resolve_inside(folder: Path, path: Path) -> Path:
     resolved = Path(os.path.realpath(path))
     if not resolved.is_relative_to(os.path.realpath(folder)):
@@ -129,8 +135,8 @@ def _unreadable(path: Path, error: OSError) -> ModelFileError | ResourceError:
 def _check_depth(raw: bytes) -> None:
     """Before parsing: the parser recurses, and the interpreter's limit is the user's to set."""
     depth = 0
-    for bracket in _BRACKETS.finditer(_STRINGS.sub(b"", raw)):
-        depth += 1 if bracket.group() in b"[{" else -1
+    for match in _STRING_OR_BRACKET.finditer(raw):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(match.group(), 0)
         if depth > _MAX_DEPTH:
             raise ValueError(f"nested more than {_MAX_DEPTH} deep")
 
