@@ -393,6 +393,16 @@ def test_without_x_the_counts_layer_is_read(counts, caplog):
         iter_counts(adata)
 
 
+def test_a_file_without_x_is_read_from_its_counts_layer(counts, tmp_path):
+    adata = _adata(counts)
+    adata.layers["counts"] = counts
+    adata.X = None
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    backed = ad.read_h5ad(tmp_path / "x.h5ad", backed="r")
+    assert np.array_equal(_read(backed), counts)
+    backed.file.close()
+
+
 # -- sequences ------------------------------------------------------------------------------------
 
 

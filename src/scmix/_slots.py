@@ -119,7 +119,7 @@ def _read_checked(blocks: RowBlocks, check: CountCheck) -> Iterator[tuple[int, s
 
 def _counts_layer(adata: ad.AnnData, layer: str | None) -> str | None:
     """Name of the layer to read; None for `.X`."""
-    if layer is None and (adata.isbacked or adata.X is not None):
+    if layer is None and _has_x(adata):
         return None
     if layer is None and "counts" in adata.layers:
         logger.info('.X is None: reading layers["counts"].')
@@ -138,10 +138,18 @@ def _counts_layer(adata: ad.AnnData, layer: str | None) -> str | None:
     return layer
 
 
+def _has_x(adata: ad.AnnData) -> bool:
+    if not adata.isbacked:
+        return adata.X is not None
+    if not adata.file.is_open:
+        adata.file.open()
+    return "X" in adata.file
+
+
 def _advice(adata: ad.AnnData, where: str) -> str:
     """Where counts are to be had instead, from a look at the first cells."""
     in_file = adata.isbacked and adata.is_view  # its .X would be read as a whole
-    if where != ".X" and not in_file and adata.X is not None and _holds_counts(adata.X):
+    if where != ".X" and not in_file and _has_x(adata) and _holds_counts(adata.X):
         return "Pass layer=None: .X holds counts."
     names = [
         name
