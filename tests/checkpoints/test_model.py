@@ -1,5 +1,6 @@
 """Round trips: through our own folder, to transformers and back."""
 
+import errno
 import hashlib
 import json
 import random
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM
 
 from scmix import checkpoints
-from scmix._errors import IncompatibleModelError, InputError, ModelFileError
+from scmix._errors import IncompatibleModelError, InputError, ModelFileError, ResourceError
 from scmix.checkpoints import Model
 from scmix.encoder import Config, Encoder
 from scmix.genes import Vocabulary
@@ -224,6 +225,18 @@ def test_save_refuses(
 ) -> None:
     with pytest.raises(InputError, match=message):
         save(model, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_room_for_the_vocabulary(
+    model: Model, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Vocabulary, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Vocabulary, "write", full)
+    with pytest.raises(ResourceError, match="No space left on device.*TMPDIR"):
+        save(model)
     assert list(tmp_path.iterdir()) == []
 
 

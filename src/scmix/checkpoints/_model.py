@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from .._errors import IncompatibleModelError, InputError, ModelFileError
+from .._errors import IncompatibleModelError, InputError, ModelFileError, ResourceError
 from ..encoder import Config, Encoder
 from ..genes import Vocabulary
 from . import _config, _manifest
@@ -147,7 +147,7 @@ def save(
     files[_manifest.MANIFEST] = _manifest.build(
         files, recipe=recipe, training_data=training_data, licence=licence
     )
-    write_folder(Path(folder), files, overwrite=overwrite, replaceable=_manifest.NAMES)
+    write_folder(Path(folder).expanduser(), files, overwrite=overwrite, replaceable=_manifest.NAMES)
 
 
 def load(
@@ -305,10 +305,16 @@ def _weights_bytes(encoder: Encoder, dtype: torch.dtype) -> bytes:
 
 
 def _vocabulary_bytes(vocabulary: Vocabulary) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / _manifest.VOCABULARY
-        vocabulary.write(path)
-        return path.read_bytes()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / _manifest.VOCABULARY
+            vocabulary.write(path)
+            return path.read_bytes()
+    except OSError as error:
+        raise ResourceError(
+            f"Could not write to {tempfile.gettempdir()}: {error.strerror or error}. Free some "
+            "space there, or name another folder in the environment variable TMPDIR."
+        ) from error
 
 
 def _check_saveable(
