@@ -24,7 +24,7 @@ autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 
 # Pages of the guide are run when the site is built: what they show is what the code does.
-nb_execution_mode = "cache"
+nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
