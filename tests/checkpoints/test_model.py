@@ -235,7 +235,7 @@ def test_no_room_for_the_vocabulary(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Vocabulary, "write", full)
-    with pytest.raises(ResourceError, match="No space left on device.*TMPDIR"):
+    with pytest.raises(ResourceError, match=r"No space left on device.*TMPDIR"):
         save(model)
     assert list(tmp_path.iterdir()) == []
 
