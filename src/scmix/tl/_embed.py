@@ -7,6 +7,8 @@ import numpy as np
 from anndata import AnnData
 
 from .. import _slots, checkpoints
+from .._errors import InputError
+from .._gene_matching import OnDuplicate
 from ._reading import Reader, check_free
 
 
@@ -18,7 +20,7 @@ def embed(
     species: str | None = None,
     species_key: str | None = None,
     gene_ids: str | None = None,
-    on_duplicate: str = "error",
+    on_duplicate: OnDuplicate = "error",
     allow_noninteger: bool = False,
     pool: str = "mean",
     hidden_layer: int = -1,
@@ -115,6 +117,11 @@ def embed(
     >>> adata.obsm["X_scmix"].shape[0]
     4
     """
+    if pool == "tokens":
+        raise InputError(
+            "Found pool='tokens', which gives a vector per token; expected 'mean', 'first', 'cls' "
+            "or 'pooler'. For genes there is scmix.tl.gene_embeddings."
+        )
     loaded = checkpoints.load(model)
     check_free(adata, "obsm", key_added, overwrite)
     reader = Reader(loaded, pool, hidden_layer, n_genes, device, dtype, batch_tokens)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from os import PathLike
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -9,6 +10,7 @@ from anndata import AnnData
 
 from .. import _slots, checkpoints
 from .._errors import InputError
+from .._gene_matching import OnDuplicate
 from ..pp._map_genes import match_adata
 from ._reading import Part, Reader, check_free
 
@@ -22,7 +24,7 @@ def gene_embeddings(
     species: str | None = None,
     species_key: str | None = None,
     gene_ids: str | None = None,
-    on_duplicate: str = "error",
+    on_duplicate: OnDuplicate = "error",
     allow_noninteger: bool = False,
     hidden_layer: int = -1,
     n_genes: int | None = None,
@@ -97,7 +99,7 @@ def gene_embeddings(
     loaded = checkpoints.load(model)
     check_free(adata, "varm", key_added, overwrite)
     reader = Reader(loaded, "tokens", hidden_layer, n_genes, device, dtype, batch_tokens)
-    genes = {
+    genes: Any = {
         "species": species,
         "species_key": species_key,
         "gene_ids": gene_ids,

@@ -10,6 +10,7 @@ from anndata import AnnData
 
 from .. import _slots
 from .._errors import InputError
+from .._gene_matching import OnDuplicate
 from ..genes import SPECIES, Vocabulary
 from ..pp._map_genes import match_adata
 from ._reading import check_free
@@ -26,7 +27,7 @@ def orthologue_pca(
     species: str | None = None,
     species_key: str | None = None,
     gene_ids: str | None = None,
-    on_duplicate: str = "error",
+    on_duplicate: OnDuplicate = "error",
     allow_noninteger: bool = False,
     key_added: str = "X_pca_orthologues",
     seed: int = 0,
