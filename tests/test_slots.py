@@ -181,8 +181,7 @@ def test_columns_of_a_file_are_read_a_few_at_a_time(counts, monkeypatch, tmp_pat
     adata.file.close()
 
 
-def test_a_file_is_read_block_by_block(counts, monkeypatch, tmp_path):
-    """No more than one block is asked for before the first is used."""
+def test_a_file_is_read_one_block_ahead(counts, monkeypatch, tmp_path):
     _adata(sp.csr_matrix(counts)).write_h5ad(tmp_path / "x.h5ad")
     with h5py.File(tmp_path / "x.h5ad") as file:
         matrix = ad.io.sparse_dataset(file["X"])
@@ -196,7 +195,8 @@ def test_a_file_is_read_block_by_block(counts, monkeypatch, tmp_path):
         blocks = iter_counts(adata, layer="file", block_cells=5)
         assert not asked
         next(blocks)
-        assert asked == [slice(0, 5)]
+        blocks.close()  # waits for the read that is under way
+        assert asked == [slice(0, 5), slice(5, 10)]
 
 
 def test_faults_of_a_file_are_found(counts, tmp_path):
@@ -353,6 +353,14 @@ def test_no_cells_or_no_genes_are_refused(shape):
 
 def test_one_cell_is_read(counts):
     assert np.array_equal(_read(_adata(counts)[3]), counts[3:4])
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_damaged_sparse_matrix_is_refused(index):
+    matrix = sp.csr_matrix(np.ones((2, 3), np.float32))
+    matrix.indices[4] = index
+    with pytest.raises(InputError, match=r"damaged: it has indices outside its shape \(2, 3\)"):
+        iter_counts(ad.AnnData(matrix))
 
 
 @pytest.mark.parametrize("dtype", [complex, "U3", object])

@@ -20,6 +20,15 @@ _CORRECTED = "If they are counts corrected for ambient RNA, pass allow_nonintege
 _MAX_LOG = 25  # exp(25) counts in one cell and gene do not occur
 
 
+def csr(
+    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, ...]
+) -> sp.csr_matrix:
+    """CSR that shares the arrays as they are: scipy would copy slices of longer ones."""
+    matrix = sp.csr_matrix(shape, dtype=data.dtype)
+    matrix.data, matrix.indices, matrix.indptr = data, indices, indptr
+    return matrix
+
+
 def as_array(block: Any) -> sp.csr_matrix | np.ndarray:
     """Rows of any kind of matrix as CSR or a plain two-dimensional array, without a copy if it can.
 
@@ -41,7 +50,19 @@ def as_array(block: Any) -> sp.csr_matrix | np.ndarray:
         )
     if block.dtype.kind not in "fiub":
         raise InputError(f"Found counts of dtype {block.dtype}; expected numbers.")
+    if isinstance(block, sp.csr_matrix):
+        _check_structure(block)
     return block
+
+
+def _check_structure(matrix: sp.csr_matrix) -> None:
+    """Kernels do not look whether an index is inside the matrix."""
+    unsigned = matrix.indices.view(f"u{matrix.indices.itemsize}")  # negative ones become large
+    if unsigned.max(initial=0) >= max(matrix.shape[1], 1) or (np.diff(matrix.indptr) < 0).any():
+        raise InputError(
+            f"The sparse matrix is damaged: it has indices outside its shape {matrix.shape}. "
+            "Write it again from its source."
+        )
 
 
 def as_counts(block: sp.csr_matrix | np.ndarray) -> sp.csr_matrix:
@@ -61,7 +82,7 @@ def _as_csr(block: sp.csr_matrix | np.ndarray) -> sp.csr_matrix:
     """CSR in float32 or float64; scipy knows neither float16 nor a foreign byte order."""
     if isinstance(block, np.ndarray):
         return sp.csr_matrix(_as_floats(block))
-    return sp.csr_matrix((_as_floats(block.data), block.indices, block.indptr), shape=block.shape)
+    return csr(_as_floats(block.data), block.indices, block.indptr, block.shape)
 
 
 def _as_floats(values: np.ndarray) -> np.ndarray:

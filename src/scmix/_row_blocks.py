@@ -1,7 +1,8 @@
 """Any matrix an AnnData can hold, read a block of cells at a time."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -10,7 +11,7 @@ import anndata as ad
 import numpy as np
 import scipy.sparse as sp
 
-from scmix._counts import as_array
+from scmix._counts import as_array, csr
 from scmix._errors import InputError
 
 BLOCK_ENTRIES = 1 << 22  # of a block; about 100 MB while it is being ranked
@@ -36,6 +37,16 @@ class RowBlocks:
     n_stored: int
     in_memory: bool
     read: Callable[[int, int], sp.csr_matrix | np.ndarray]
+
+    def ahead(self) -> Iterator[tuple[int, sp.csr_matrix | np.ndarray]]:
+        """First row and rows of each block; the next is read while the caller uses one."""
+        with ThreadPoolExecutor(1, "scmix-read") as thread:
+            coming = thread.submit(self.read, *self.bounds[0])
+            for (start, _), after in zip(self.bounds, [*self.bounds[1:], None], strict=True):
+                rows = coming.result()
+                if after is not None:
+                    coming = thread.submit(self.read, *after)
+                yield start, rows
 
 
 def row_blocks(adata: ad.AnnData, layer: str | None, block_cells: int | None) -> RowBlocks:
@@ -128,5 +139,5 @@ def _csr_rows(matrix: sp.csr_matrix, start: int, stop: int) -> sp.csr_matrix:
     """Consecutive rows that share their values with the matrix."""
     indptr = matrix.indptr[start : stop + 1]
     entries = slice(indptr[0], indptr[-1])
-    arrays = matrix.data[entries], matrix.indices[entries], indptr - indptr[0]
-    return sp.csr_matrix(arrays, shape=(stop - start, matrix.shape[1]))
+    shape = (stop - start, matrix.shape[1])
+    return csr(matrix.data[entries], matrix.indices[entries], indptr - indptr[0], shape)

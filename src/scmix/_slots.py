@@ -110,8 +110,7 @@ def iter_counts(
 
 
 def _read_checked(blocks: RowBlocks, check: CountCheck) -> Iterator[tuple[int, sp.csr_matrix]]:
-    for start, stop in blocks.bounds:
-        rows = blocks.read(start, stop)
+    for start, rows in blocks.ahead():
         check.add(start, rows)
         yield start, as_counts(rows)
     check.close()
