@@ -93,9 +93,13 @@ def fill(
     lines = []
     for name in ("30M", "95M"):
         human = published(folder, name)["median"]
-        estimate, text = rescaled(human, known[n >= 100])
-        steps.append((f"Geneformer {name}, rescaled", estimate))
-        lines.append(f"Geneformer {name} to counts: {text}")
+        often = known[n >= 100].reindex(human.index).dropna()
+        estimate, text = rescaled(human, often)
+        # Some published medians are 1e-6: one count of such a gene would outrank the whole cell.
+        believed = estimate.where(estimate >= often.min())
+        steps.append((f"Geneformer {name}, rescaled", believed))
+        left = int(believed.isna().sum())
+        lines.append(f"Geneformer {name}: {text}; {left} below {often.min():.2f} not used")
     median = chain(genes, steps)
     for source, target in (SPECIES, SPECIES[::-1]):
         of = genes[genes.group != ""].pivot(index="group", columns="species", values="ensembl_id")

@@ -178,8 +178,13 @@ class Lookup:
         dates = excel_candidates(names)  # some tables list a date as an alias: not to be trusted
         row, kind = self._exact.get(names.where(~names.isin(list(dates)), ""))
         rest = row == UNKNOWN
-        row[rest], found = self._folded.get(fold(names[rest]))
-        kind[rest] = np.where(found == ALIAS, RESPELLED_ALIAS, RESPELLED)
+        found, found_kind = self._folded.get(fold(names[rest]))
+        if (found_kind == SYMBOL).sum() > np.isin(kind, (ENSEMBL, SYMBOL)).sum():
+            # Names in another case throughout: HP is the symbol Hp then, not some gene's alias HP.
+            rest = (kind != ENSEMBL) & (kind != SYMBOL)
+            found, found_kind = self._folded.get(fold(names[rest]))
+        row[rest] = found
+        kind[rest] = np.where(found_kind == ALIAS, RESPELLED_ALIAS, RESPELLED)
         row[names.isin(list(dates))] = UNKNOWN
         for date, candidates in dates.items():
             here = (names == date).to_numpy()
@@ -291,7 +296,7 @@ class SeenNames:
         return (self.kinds > NONE) & (self.kinds < RESPELLED)
 
     def _species(self) -> str | None:
-        known, exact = self.kinds > 0, self.as_spelled()
+        known, exact = (self.kinds > NONE) & (self.kinds < EXCEL), self.as_spelled()
         n_known = int(known.any(axis=0).sum())
         if n_known == 0:
             return None
@@ -302,7 +307,8 @@ class SeenNames:
         if as_spelled.max() < 0.5 * n_known:  # neither species writes names like this
             lead = np.isin(self.kinds, (ENSEMBL, SYMBOL, RESPELLED)).sum(axis=1)
         else:
-            lead = in_any_spelling if np.ptp(in_any_spelling) > MARGIN * n_known else as_spelled
+            telling = np.ptp(in_any_spelling) > max(MARGIN * n_known, 2)
+            lead = in_any_spelling if telling else as_spelled
         return SPECIES[int(np.argmax(lead))]
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from .. import _slots
 from .._errors import GeneIdError, InputError, MissingKeyError
 from .._gene_matching import OnDuplicate
 from .._gene_names import n_known
@@ -93,8 +94,6 @@ def map_genes(
     >>> adata.var.loc[["CD3E", "MS4A1"], "ensembl_id"].tolist()
     ['ENSG00000198851', 'ENSG00000156738']
     """
-    from .. import _slots
-
     adata = adata.copy() if copy else adata
     vocabulary = _vocabulary(model)
     found, codes = match_adata(
@@ -118,7 +117,12 @@ def map_genes(
         vocabulary_sha256=vocabulary.sha256,
         vocabulary_mode=vocabulary.mode,
     )
-    _write(adata, found, params, overwrite)
+    updates = {
+        ("var", "ensembl_id"): found.ensembl_id.astype(object),
+        ("var", "scmix_token"): found.tokens,
+        ("uns", "scmix_genes"): {"params": params},
+    }
+    _slots.write(adata, updates, overwrite)
     return adata if copy else None
 
 
@@ -311,17 +315,6 @@ def _warn_doublets(
             f"{n:,} cells have more than {_DOUBLET_SHARE:.0%} of their counts in genes of the "
             "other species: doublets, or a wrong species_key."
         )
-
-
-def _write(adata: AnnData, found: GeneMatch, params: dict, overwrite: bool) -> None:
-    from .. import _slots
-
-    updates = {
-        ("var", "ensembl_id"): found.ensembl_id.astype(object),
-        ("var", "scmix_token"): found.tokens,
-        ("uns", "scmix_genes"): {"params": params},
-    }
-    _slots.write(adata, updates, overwrite)
 
 
 def _say(text: str) -> None:
