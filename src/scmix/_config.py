@@ -58,8 +58,8 @@ class Config:
     intermediate_size: int = 512
     hidden_act: str = "silu"
     hidden_dropout_prob: float = 0.1
-    # In training on CPU a value above 0 costs dearly: attention leaves its fast kernel, and memory
-    # grows with the square of the length.
+    # Above 0, attention leaves its fast kernels in training, and memory grows with the square of
+    # the length.
     attention_probs_dropout_prob: float = 0.0
     max_position_embeddings: int = 2048
     type_vocab_size: int = 2

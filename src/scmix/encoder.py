@@ -14,27 +14,9 @@ from torch import Tensor, nn
 
 from scmix._config import ACTIVATIONS, Config
 from scmix._errors import IncompatibleModelError, InputError
-from scmix.attention import attention
+from scmix.attention import attention, dropout
 
-__all__ = ["Config", "Encoder", "dropout"]
-
-
-def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """Set a random share of elements to zero and scale up the others, fast on CPU.
-
-    torch's own dropout draws one number per element from a serial generator: 6.3 ms for a million
-    elements on one core. One byte per element (eight to a 64-bit draw) takes 1.5 ms. The share is
-    therefore rounded to 1/256, and the scale is that of the rounded share, so the mean is kept.
-    Draws come from torch's default generator.
-    """
-    if not training or p == 0:
-        return x
-    if x.device.type != "cpu":
-        return F.dropout(x, p)
-    n_dropped = min(round(256 * p), 255)
-    draws = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
-    keep = draws.view(torch.int8)[: x.numel()].view(x.shape).to(x.dtype).ge_(n_dropped - 128)
-    return (x * keep).mul_(256 / (256 - n_dropped))
+__all__ = ["Config", "Encoder"]
 
 
 class _Packing:

@@ -98,7 +98,7 @@ def run(
     _check_tokens(encoder, sequences)
     _check_pool(pool, encoder, sequences, cls_id)
     on, number = choose(device, dtype)
-    budget = batch_tokens or default_batch_tokens(encoder, on)
+    budget = default_batch_tokens(encoder, on) if batch_tokens is None else batch_tokens
 
     def embed(number: torch.dtype) -> np.ndarray:
         model = prepare(encoder, on, number)
@@ -183,8 +183,9 @@ def logits_at(
         chosen = hidden[torch.from_numpy(local).to(hidden.device)]
         out[slots] = model.logits(chosen).float().cpu().numpy()
 
-    budget = batch_tokens or default_batch_tokens(model, _weight(model).device)
-    in_batches(score, sequences.lengths, np.unique(cell), budget, progress=progress)
+    if batch_tokens is None:
+        batch_tokens = default_batch_tokens(model, _weight(model).device)
+    in_batches(score, sequences.lengths, np.unique(cell), batch_tokens, progress=progress)
     return out
 
 
@@ -250,9 +251,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()
-    return any(
-        sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory")
-    )
+    signs = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+    return any(sign in text for sign in signs)
 
 
 def _weight(encoder: Encoder) -> Tensor:
@@ -269,6 +269,8 @@ def _pooled(
 ) -> Tensor:
     if pool == "tokens":
         return hidden
+    if hidden.device.type == "mps":  # has no segment_reduce
+        hidden = hidden.cpu()
     if pool == "mean":
         keep = None if is_gene.all() else torch.from_numpy(is_gene).to(hidden.device)
         return model.pool(hidden, torch.from_numpy(part.indptr), keep)
@@ -277,7 +279,7 @@ def _pooled(
         genes = np.flatnonzero(is_gene)
         front = genes[np.searchsorted(genes, front)]
     vectors = hidden[torch.from_numpy(front).to(hidden.device)]
-    return model.pooler(vectors) if pool == "pooler" else vectors
+    return model.pooler(vectors.to(_weight(model).device)) if pool == "pooler" else vectors
 
 
 def _is_gene(sequences: Sequences, special_ids: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -1,0 +1,112 @@
+"""Embedding of cells: scmix beside BertForMaskedLM called as Geneformer's extractor calls it.
+
+Both have the same random weights of the published architecture (6 layers, width 256, 4 heads, 2,048
+positions) and embed the same cells. The extractor's way: cells sorted by length, padded to the
+longest of the batch, eager attention, float32, hidden states of all layers, logits of every
+token, mean of the last layer over the tokens that are not padding.
+
+    python benchmarks/bench_embed.py --cells 24 --threads 2
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from transformers import BertConfig, BertForMaskedLM
+
+from scmix import inference
+from scmix.batches import Sequences
+from scmix.encoder import Config, Encoder
+
+CONFIG = Config(vocab_size=30_000, attention_probs_dropout_prob=0.02)
+GOALS = {"float32": 7, "bfloat16": 18}
+
+
+def make_cells(n_cells: int, rng: np.random.Generator) -> Sequences:
+    """Random cells, 1,500 tokens in the mean, up to 2,048."""
+    lengths = rng.normal(1_550, 400, n_cells).clip(200, CONFIG.max_position_embeddings).astype(int)
+    return Sequences.from_list(
+        [rng.choice(np.arange(4, CONFIG.vocab_size), n, replace=False) for n in lengths]
+    )
+
+
+def published_model() -> BertForMaskedLM:
+    config = BertConfig(**CONFIG.to_dict(), attn_implementation="eager")
+    return BertForMaskedLM(config).eval()
+
+
+@torch.no_grad()
+def published_way(model: BertForMaskedLM, cells: Sequences, forward_batch_size: int) -> np.ndarray:
+    order = np.argsort(-cells.lengths, kind="stable")
+    out = np.empty((len(cells), CONFIG.hidden_size), dtype=np.float32)
+    for start in range(0, len(cells), forward_batch_size):
+        rows = order[start : start + forward_batch_size]
+        longest = int(cells.lengths[rows].max())
+        ids = torch.full((rows.size, longest), CONFIG.pad_token_id)
+        for i, row in enumerate(rows):
+            ids[i, : cells.lengths[row]] = torch.from_numpy(cells[int(row)])
+        mask = torch.arange(longest) < torch.from_numpy(cells.lengths[rows])[:, None]
+        outputs = model(ids, attention_mask=mask.long(), output_hidden_states=True)
+        kept = outputs.hidden_states[-1] * mask[..., None]
+        out[rows] = (kept.sum(1) / mask.sum(1, keepdim=True)).numpy()
+    return out
+
+
+def timed(embed: Callable[[], np.ndarray], repeats: int) -> tuple[float, np.ndarray]:
+    """Seconds of the fastest of some runs, and the result."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = embed()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds), result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--cells", type=int, default=24)
+    parser.add_argument("--forward-batch-size", type=int, default=6)
+    parser.add_argument("--batch-tokens", type=int, default=None)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="of scmix; the published way runs once"
+    )
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    cells = make_cells(args.cells, np.random.default_rng(0))
+    published = published_model()
+    encoder = Encoder(CONFIG).eval()
+    encoder.load_state_dict(published.state_dict())
+    print(f"{args.cells} cells, mean {cells.lengths.mean():,.0f} tokens, {args.threads} threads")
+
+    published_way(published, cells[:1], 1)  # warm up
+    base, expected = timed(lambda: published_way(published, cells, args.forward_batch_size), 1)
+    print(f"{'BertForMaskedLM, published way':32} {len(cells) / base:8.2f} cells/s")
+    for dtype, goal in GOALS.items():
+
+        def embed(rows: slice = slice(None), dtype: str = dtype) -> np.ndarray:
+            return inference.run(
+                encoder,
+                cells[rows],
+                special_ids=[CONFIG.pad_token_id],
+                dtype=dtype,
+                device="cpu",
+                batch_tokens=args.batch_tokens,
+            )
+
+        embed(slice(1))
+        seconds, found = timed(embed, args.repeats)
+        cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1)
+        cosine /= np.linalg.norm(expected, axis=1)
+        print(
+            f"{'scmix ' + dtype:32} {len(cells) / seconds:8.2f} cells/s  {base / seconds:5.1f}x "
+            f"(goal {goal}x)  largest difference {np.abs(found - expected).max():.1e}, "
+            f"smallest cosine {cosine.min():.5f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
