@@ -7,8 +7,9 @@ once into `--out`; a run that was interrupted goes on when the same command is g
 
 Which files train:
 - all but those held out for validation and test (below);
-- none with fewer than `MIN_GENES` genes: its authors kept informative genes only, which biases
-  ranks, and the three such files hold cells or tissues that others have too;
+- none with fewer than `MIN_GENES` different genes: informative genes only, which biases ranks
+  (`kang_muscat_ctrl_stim`, `pancreas_e15_supercell`, `sie_haber_scdesign2`), or columns that name
+  few genes again and again (`lamanno_da_neurons`);
 - cells that two files share once: the Kang files by barcode (file with more genes first), others
   by equal counts.
 """
@@ -91,7 +92,7 @@ def _source(path: Path) -> Source:
 def _n_genes(path: Path) -> int:
     adata = ad.read_h5ad(path, backed="r")
     adata.file.close()
-    return adata.n_vars
+    return adata.var["ensembl_id"].nunique()
 
 
 def _options() -> argparse.Namespace:

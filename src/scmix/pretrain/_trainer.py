@@ -114,6 +114,7 @@ class Trainer(transformers.Trainer):
         values = self.validation(self.accelerator.unwrap_model(self.model), self.args.device, bf16)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(dict(metrics))
+        self._window.restart_clock()
         return metrics
 
 
@@ -127,6 +128,10 @@ class _Window:
     def _reset(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.n = self.cells = self.tokens = 0
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Time from now on, so that validation does not count as training."""
         self.since = time.perf_counter()
 
     def add(self, metrics: dict[str, Tensor], batch: dict[str, Any]) -> None:
@@ -177,6 +182,11 @@ class _Watch(transformers.TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
             mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        # The last step has been recorded, validated and saved; Trainer would do it all again.
+        control.should_log = control.should_evaluate = control.should_save = False
+        return control
 
     def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()

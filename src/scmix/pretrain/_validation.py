@@ -12,7 +12,7 @@ from .masking import Masker
 from .model import Pretraining
 from .recipes import Recipe
 
-_MOST_CELLS = 512  # of a species; a thousandth of a nat is the error of 50,000 predictions
+_MOST_CELLS = 256  # of a species: as many tokens as a few steps of training
 
 
 class Validation:

@@ -10,6 +10,7 @@ from .corpus import Corpus
 from .sampling import Sampler
 
 _BLOCK = 512  # genes whose co-occurrences exist at a time
+_MIN_PAIRS = 3  # fewer cells in common are chance, and for rare genes a high score
 
 
 @torch.no_grad()
@@ -101,23 +102,24 @@ def positive_information(seen: sp.csr_matrix, group: np.ndarray) -> sp.csr_matri
 
     Returns
     -------
-    ``max(0, log(observed / expected))``, shape ``(G, G)``, with a zero diagonal.
+    ``max(0, log(observed / expected))`` of pairs seen in at least 3 cells, shape ``(G, G)``,
+    with a zero diagonal.
     """
     _, code, sizes = np.unique(group, return_inverse=True, return_counts=True)
     ones = np.ones(len(code), np.float32)
     membership = sp.csr_matrix((ones, (code, np.arange(len(code)))))
     # sum over groups of n_i n_j / n, as a product of thin matrices
-    by_group = (membership @ seen).toarray() / np.sqrt(sizes)[:, None]
+    by_group = (membership @ seen).toarray() / np.sqrt(sizes, dtype=np.float32)[:, None]
     transposed = seen.T.tocsr()
     blocks = []
     for start in range(0, seen.shape[1], _BLOCK):
         observed = (transposed[start : start + _BLOCK] @ seen).tocoo()
-        i, j = observed.row, observed.col
-        expected = np.einsum("gk,gk->k", by_group[:, start + i], by_group[:, j])
-        score = np.log(observed.data / expected)
-        keep = (score > 0) & (start + i != j)
-        values = score[keep].astype(np.float32)
-        blocks.append(sp.csr_matrix((values, (i[keep], j[keep])), shape=observed.shape))
+        expected = by_group[:, start : start + _BLOCK].T @ by_group
+        often = (observed.data >= _MIN_PAIRS) & (start + observed.row != observed.col)
+        i, j = observed.row[often], observed.col[often]
+        score = np.log(observed.data[often] / expected[i, j])
+        keep = score > 0
+        blocks.append(sp.csr_matrix((score[keep], (i[keep], j[keep])), shape=observed.shape))
     return sp.vstack(blocks, format="csr")
 
 

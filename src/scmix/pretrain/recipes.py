@@ -50,8 +50,14 @@ class Recipe:
 
     # Tokens of a cell in training, special tokens included, and most positions of the model.
     max_length: int = 2048
+    # Views longer than this are cut to a multiple of it. On CPU cells of equal length attend in one
+    # call, so few different lengths make steps fast; on GPU 1 is as good.
+    length_multiple: int = 1
     # Tokens of one view in one batch of one process, as nearly as whole cells allow.
     tokens_per_step: int = 16384
+    # Data sets that the cells of a step come from, species in turn; 0: all. Cells of one data set
+    # are harder to tell apart by contrast, and only by biology.
+    datasets_per_step: int = 0
     # Chance that a cell goes without its species token, so that the model can do without.
     species_token_dropout: float = 0.15
 
@@ -70,6 +76,8 @@ class Recipe:
     simcse_negatives: str = "all"
     # Share of a cell's genes in a part, drawn for each cell between these two.
     subset_share: tuple[float, float] = (0.3, 1.0)
+    # Chance that the second part is written in the other species' genes (one-to-one orthologues).
+    subset_swapped: float = 0.0
 
     # Orthologue swap: contrast of a cell with itself written in the other species' genes.
     xspecies_temperature: float = 0.1
@@ -130,10 +138,13 @@ def _check(settings: Recipe) -> None:
     low, high = settings.subset_share
     ranges = {
         "max_length": 4 <= settings.max_length <= settings.tokens_per_step,
+        "length_multiple": settings.length_multiple >= 1,
         "steps": settings.steps >= 1,
         "accumulation": settings.accumulation >= 1,
         "warmup": 0 <= settings.warmup < 1,
+        "datasets_per_step": settings.datasets_per_step >= 0,
         "subset_share": 0 < low <= high <= 1,
+        "subset_swapped": 0 <= settings.subset_swapped <= 1,
         "species_token_dropout": 0 <= settings.species_token_dropout <= 1,
         "learning_rate": settings.learning_rate > 0,
         "simcse_temperature": settings.simcse_temperature > 0,
@@ -179,8 +190,11 @@ RECIPES = {
         num_hidden_layers=4,
         init="coexpression",
         max_length=384,
+        length_multiple=32,
         simcse_views="subset",
         simcse_negatives="dataset",
+        datasets_per_step=2,
+        subset_swapped=0.5,
         weight_decay=0.01,
         steps=6_000,
     ),

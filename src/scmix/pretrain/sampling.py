@@ -25,6 +25,8 @@ class Sampler:
         Most tokens in a step; the number reached is less by a part of a cell.
     seed
         Seed of the order.
+    datasets_per_step
+        Number of data sets that a step's cells come from, species in turn; 0: all.
 
     Examples
     --------
@@ -43,10 +45,11 @@ class Sampler:
         *,
         tokens_per_step: int,
         seed: int,
+        datasets_per_step: int = 0,
     ) -> None:
         if not len(species):
             raise InputError("Found no cells to draw from.")
-        self.seed = seed
+        self.seed, self.datasets_per_step = seed, datasets_per_step
         self.lengths = np.asarray(lengths, np.int64)
         self.budget = max(tokens_per_step, 1)
         groups = np.stack([species, dataset], axis=1)
@@ -62,24 +65,29 @@ class Sampler:
         """Cells of a step, the longest first, so that equal lengths stand together."""
         rng = np.random.default_rng([self.seed, step])
         chosen = np.empty(0, np.int64)
+        few = self._draw_groups(rng, self.datasets_per_step) if self.datasets_per_step else None
         # One round is enough unless cells repeat; a corpus hardly larger than a step needs a few.
         for _ in range(32):
-            chosen = _unique_in_order(np.concatenate([chosen, self._draw(rng)]))
+            chosen = _unique_in_order(np.concatenate([chosen, self._draw(rng, few)]))
             if self.lengths[chosen].sum() > self.budget or chosen.size == self._cells.size:
                 break
         n_fit = int(np.searchsorted(np.cumsum(self.lengths[chosen]), self.budget, side="right"))
         chosen = chosen[: max(n_fit, 1)]
         return chosen[np.argsort(-self.lengths[chosen], kind="stable")]
 
-    def _draw(self, rng: np.random.Generator) -> np.ndarray:
+    def _draw(self, rng: np.random.Generator, groups: np.ndarray | None) -> np.ndarray:
         n = self._n_draws
+        group = self._draw_groups(rng, n) if groups is None else np.resize(groups, n)
+        within = (rng.random(n) * self._sizes[group]).astype(np.int64)
+        return self._cells[self._starts[group] + within]
+
+    def _draw_groups(self, rng: np.random.Generator, n: int) -> np.ndarray:
         turn = (rng.integers(len(self._groups)) + np.arange(n)) % len(self._groups)
         group = np.empty(n, np.int64)
         for species, (groups, shares) in enumerate(zip(self._groups, self._shares, strict=True)):
             mine = turn == species
             group[mine] = groups[np.searchsorted(shares, rng.random(mine.sum()), side="right")]
-        within = (rng.random(n) * self._sizes[group]).astype(np.int64)
-        return self._cells[self._starts[group] + within]
+        return group
 
 
 def _shares(weights: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ..batches import Sequences, add_special
+from ..batches import Sequences, add_special, positions
 from ..genes import Vocabulary
 from .corpus import Corpus
 from .masking import Masker
@@ -26,7 +26,8 @@ class Views:
     ====== =====
     masked  genes hidden, as the masked language model needs them
     again   the same tokens as in ``masked``: the encoder's dropout makes it another view
-    subset  a random part of the cell's genes, nothing hidden
+    subset  a random part of the cell's genes, nothing hidden; of a share ``recipe.subset_swapped``
+            of the cells, written in the other species' genes
     full    the cell as it is
     swapped the cell as one of the other species: genes become their one-to-one orthologues,
             those without one are left out, and so the species token
@@ -62,38 +63,52 @@ class Views:
                 out["views"]["again"] = out["views"]["masked"]
             elif name == "subset":
                 part = random_part(cells, rng, *self.recipe.subset_share)
-                out["views"]["subset"] = self._view(self._with_special(part, species, rng))
+                swap = rng.random(len(cells)) < self.recipe.subset_swapped
+                part, written = swap_species(part, species, self.vocabulary, swap)
+                out["views"]["subset"] = self._view(part, written, rng)
             elif name == "full":
-                out["views"]["full"] = self._view(self._with_special(cells, species, rng))
+                out["views"]["full"] = self._view(cells, species, rng)
             else:
-                other = swap_species(cells, species, self.vocabulary)
-                out["views"]["swapped"] = self._view(self._with_special(other, 1 - species, rng))
+                other, written = swap_species(cells, species, self.vocabulary)
+                out["views"]["swapped"] = self._view(other, written, rng)
         return out
 
     def _masked(
         self, cells: Sequences, species: np.ndarray, rng: np.random.Generator
     ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        whole = self._with_special(cells, species, rng)
-        masked = self.masker(whole.tokens, np.repeat(species, whole.lengths), rng)
+        whole, order = _longest_first(self._with_special(cells, species, rng))
+        masked = self.masker(whole.tokens, np.repeat(species[order], whole.lengths), rng)
         targets = {
             "positions": torch.from_numpy(masked.positions),
             "labels": torch.from_numpy(masked.labels.astype(np.int64)),
         }
-        return self._view(Sequences(masked.tokens, whole.indptr)), targets
+        return self._tensors(Sequences(masked.tokens, whole.indptr), order), targets
 
     def _with_special(
         self, cells: Sequences, species: np.ndarray, rng: np.random.Generator
     ) -> Sequences:
-        return add_special(
+        recipe = self.recipe
+        whole = add_special(
             cells,
             self.vocabulary,
             species,
-            use_species=rng.random(len(cells)) >= self.recipe.species_token_dropout,
-            max_length=self.recipe.max_length,
+            use_species=rng.random(len(cells)) >= recipe.species_token_dropout,
+            max_length=recipe.max_length,
         )
+        excess = np.where(whole.lengths > recipe.length_multiple, whole.lengths, 0)
+        n = whole.lengths - excess % recipe.length_multiple
+        return _kept(whole, positions(whole.indptr) < np.repeat(n, whole.lengths))
 
-    def _view(self, sequences: Sequences) -> dict[str, Any]:
-        """Tensors of one view; which tokens are pooled, and where each cell's genes start."""
+    def _view(
+        self, cells: Sequences, species: np.ndarray, rng: np.random.Generator
+    ) -> dict[str, Any]:
+        return self._tensors(*_longest_first(self._with_special(cells, species, rng)))
+
+    def _tensors(self, sequences: Sequences, order: np.ndarray) -> dict[str, Any]:
+        """Tensors of one view; which tokens are pooled, where each cell's genes start.
+
+        ``place`` says where in the view each cell of the batch stands.
+        """
         tokens, indptr = sequences.tokens, sequences.indptr
         keep = ~np.isin(tokens, self.vocabulary.special_ids)
         n_kept = np.diff(np.concatenate([[0], np.cumsum(keep)])[indptr])
@@ -104,9 +119,16 @@ class Views:
         return {
             "tokens": torch.from_numpy(tokens.astype(np.int64)),
             "keep": torch.from_numpy(keep),
+            "place": torch.from_numpy(np.argsort(order)),
             "first": torch.from_numpy(first),
             "indptr": indptr.tolist(),  # a list stays on the host, where it is needed
         }
+
+
+def _longest_first(cells: Sequences) -> tuple[Sequences, np.ndarray]:
+    """Sort by length, so that cells of equal length attend in one call; also the order."""
+    order = np.argsort(-cells.lengths, kind="stable")
+    return cells[order], order
 
 
 def random_part(
@@ -125,11 +147,23 @@ def random_part(
     return _kept(cells, keep)
 
 
-def swap_species(cells: Sequences, species: np.ndarray, vocabulary: Vocabulary) -> Sequences:
-    """Replace every gene by its one-to-one orthologue in the other species, or leave it out."""
+def swap_species(
+    cells: Sequences,
+    species: np.ndarray,
+    vocabulary: Vocabulary,
+    which: np.ndarray | None = None,
+) -> tuple[Sequences, np.ndarray]:
+    """Replace every gene by its one-to-one orthologue in the other species, or leave it out.
+
+    Cells that are not in ``which`` (bool, shape ``(n,)``), or that have no gene with an orthologue,
+    stay as they are. Also returns the species in whose genes each cell is written now.
+    """
     other = np.repeat(1 - species, cells.lengths)
     tokens = vocabulary.orthologues[other, cells.tokens]
-    return _kept(Sequences(tokens, cells.indptr), tokens >= 0)
+    n_kept = np.diff(np.concatenate([[0], np.cumsum(tokens >= 0)])[cells.indptr])
+    swap = (n_kept > 0) & (True if which is None else which)
+    tokens = np.where(np.repeat(swap, cells.lengths), tokens, cells.tokens)
+    return _kept(Sequences(tokens, cells.indptr), tokens >= 0), np.where(swap, 1 - species, species)
 
 
 def _kept(cells: Sequences, keep: np.ndarray) -> Sequences:
@@ -163,6 +197,7 @@ class Stream(IterableDataset):
             np.minimum(corpus.lengths + n_special, recipe.max_length),
             tokens_per_step=recipe.tokens_per_step,
             seed=_seed(recipe.seed, _SAMPLING),
+            datasets_per_step=recipe.datasets_per_step,
         )
 
     def __iter__(self):

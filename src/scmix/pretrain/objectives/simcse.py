@@ -44,10 +44,10 @@ class SimCSE(nn.Module):
 
 
 def pooled(encoder: Encoder, hidden: Tensor, view: dict[str, Any], pool: str) -> Tensor:
-    """One vector for each cell. Special and masked tokens are not pooled."""
+    """One vector for each cell, in the order of the batch. Special and masked tokens are left out."""
     if pool == "mean":
-        return encoder.pool(hidden, view["indptr"], view["keep"])
-    return encoder.pooler(hidden[view["first"]]).float()
+        return encoder.pool(hidden, view["indptr"], view["keep"])[view["place"]]
+    return encoder.pooler(hidden[view["first"][view["place"]]]).float()
 
 
 def nt_xent(

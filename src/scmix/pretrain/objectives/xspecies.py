@@ -38,8 +38,9 @@ class CrossSpecies(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """InfoNCE, and the share of cells whose nearest swapped cell is their own."""
         views = batch["views"]
-        bounds = torch.as_tensor(views["swapped"]["indptr"], device=hidden["full"].device)
-        swappable = bounds.diff() > 0
+        swapped = views["swapped"]
+        bounds = torch.as_tensor(swapped["indptr"], device=hidden["full"].device)
+        swappable = (bounds.diff() > 0)[swapped["place"]]
         own, other = (
             self.project(pooled(encoder, hidden[name], views[name], "mean")[swappable])
             for name in self.views
