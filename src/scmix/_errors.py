@@ -1,4 +1,4 @@
-"""The errors scmix raises. Each message says what was found, what was expected and the next step."""
+"""The errors scmix raises: each message says what was found, what was expected, what to do next."""
 
 
 class InputError(ValueError):
