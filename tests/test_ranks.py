@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from scmix import ranks
 from scmix._errors import InputError
+from scmix._jit import jit
 from scmix.batches import Sequences
 from scmix.ranks import (
     layer_to_sequences,
@@ -219,6 +220,20 @@ def test_serial_in_a_thread_pool(monkeypatch):
         results = list(pool.map(lambda _: rank_encode(*case), range(4)))
     assert all(_same(result, rank_encode_numpy(*case)) for result in results)
     assert threading.current_thread() is threading.main_thread()
+
+
+def test_kernels_compile_where_nothing_can_be_written(monkeypatch):
+    compile_, seen = numba.njit, []
+
+    def njit(**options):
+        seen.append(options.pop("cache", False))
+        if seen[-1]:
+            raise RuntimeError("cannot cache function: no locator available")
+        return compile_(**options)
+
+    monkeypatch.setattr(numba, "njit", njit)
+    assert jit()(lambda x: x + 1)(2) == 3
+    assert seen == [True, False]
 
 
 # -- layers of ranks ------------------------------------------------------------------------------

@@ -468,9 +468,19 @@ def test_stored_ranks_are_used_when_they_fit(human):
     human.layers["counts"] = human.X
     with pytest.raises(InputError, match="zero"):
         _tokens(human, n_genes=50, layer="counts")
-    separate = iter_sequences
     with pytest.raises(InputError, match="zero"):
-        list(separate(human, Vocabulary.bundled("separate"), n_genes=50))
+        list(iter_sequences(human, Vocabulary.bundled("separate"), n_genes=50))
+
+
+def test_stored_ranks_of_another_species_are_not_used(human, caplog):
+    from scmix.pp import rank_encode
+
+    rank_encode(human)
+    human.uns["rank"]["params"]["species"] = ["mouse"]
+    human.X = human.X * 0
+    with caplog.at_level(logging.INFO, "scmix"), pytest.raises(InputError, match="zero"):
+        _tokens(human)
+    assert 'layers["rank"] was made with other settings' in caplog.text
 
 
 def test_no_known_gene_counted_is_refused(human):

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from scmix._counts import CountCheck, as_counts, is_counts
 from scmix._errors import InputError, MissingKeyError
+from scmix._gene_names import SPECIES
 from scmix._row_blocks import RowBlocks, row_blocks
 from scmix._writer import is_ours, params, write
 from scmix.batches import Sequences
@@ -196,8 +197,8 @@ def iter_sequences(
     """Read cells as sequences of gene tokens, in blocks.
 
     Ranks stored by :func:`scmix.pp.rank_encode` are used when they were made with the same
-    vocabulary, at least as many genes and, where `layer` is given, from that layer. Otherwise
-    counts are ranked as they are read.
+    vocabulary, species and `gene_ids`, at least as many genes and, where `layer` is given, from
+    that layer. Otherwise counts are ranked as they are read.
 
     Parameters
     ----------
@@ -237,7 +238,14 @@ def iter_sequences(
         ranks = sp.csr_matrix(blocks.read(start, stop))
         return layer_to_sequences(ranks, match.tokens, n_genes=n_genes)
 
-    if rank_layer is not None and _has_ranks(adata, rank_layer, vocabulary, layer, n_genes):
+    expected = {
+        "vocabulary_sha256": vocabulary.sha256,
+        "gene_ids": gene_ids,
+        "species": {SPECIES[code] for code in np.unique(codes)},
+        "layer": layer,
+        "n_genes": n_genes,
+    }
+    if rank_layer is not None and _has_ranks(adata, rank_layer, expected):
         logger.info('Using the ranks in layers["%s"].', rank_layer)
         blocks = row_blocks(adata, rank_layer, block_cells)
         parts = ((a, read_ranks(a, b)) for a, b in blocks.bounds)
@@ -258,14 +266,17 @@ def _to_blocks(parts: Iterator[tuple[int, Sequences]], codes: np.ndarray) -> Ite
         raise InputError(NO_KNOWN_GENE)
 
 
-def _has_ranks(
-    adata: ad.AnnData, key: str, vocabulary: "Vocabulary", layer: str | None, n_genes: int
-) -> bool:
+def _has_ranks(adata: ad.AnnData, key: str, expected: dict[str, Any]) -> bool:
     if key not in adata.layers or not is_ours(adata.uns.get(key)):
         return False
     made = adata.uns[key]["params"]
-    return (
-        made.get("vocabulary_sha256") == vocabulary.sha256
-        and int(made.get("n_genes", 0)) >= n_genes
-        and layer in (None, made.get("layer"))
+    fits = (
+        made.get("vocabulary_sha256") == expected["vocabulary_sha256"]
+        and made.get("gene_ids") == expected["gene_ids"]
+        and expected["species"] <= set(made.get("species", ()))
+        and expected["layer"] in (None, made.get("layer"))
+        and int(made.get("n_genes", 0)) >= expected["n_genes"]
     )
+    if not fits:
+        logger.info('layers["%s"] was made with other settings: ranking the counts again.', key)
+    return fits
