@@ -1,0 +1,92 @@
+"""Every tutorial runs, on a part of its cells, and says what the data say."""
+
+import json
+import re
+import runpy
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import scmix
+from scmix import datasets
+
+TUTORIALS = Path(__file__).parents[1] / "tutorials"
+NOTEBOOKS = sorted(TUTORIALS.glob("*.ipynb"))
+CELLS_PER_TYPE = 8
+
+
+@pytest.fixture
+def few_cells(monkeypatch):
+    """The pancreas data with a few cells of each type and species."""
+    full = datasets.pancreas()
+    kinds = full.obs.groupby(["species", "cell_type"], observed=True)
+    rows = np.concatenate([rows[:CELLS_PER_TYPE] for rows in kinds.indices.values()])
+    part = full[np.sort(rows)].copy()
+    monkeypatch.setattr(datasets, "pancreas", part.copy)
+    return part
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
+def test_notebook_runs(path, few_cells, capsys):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    namespace = {"__name__": "__main__"}
+    for number, source in enumerate(code):
+        exec(compile(source, f"{path.name}, code cell {number}", "exec"), namespace)
+    assert 'Pass layer="counts"' in capsys.readouterr().out
+    assert namespace["adata"].obsm["X_scmix"].shape[0] == few_cells.n_obs
+
+
+@pytest.mark.slow
+def test_demo_prints_a_table_and_draws(few_cells, capsys, tmp_path):
+    demo = runpy.run_path(str(TUTORIALS / "demo.py"))
+    demo["main"](["--seeds", "1", "--output", str(tmp_path / "demo.png")])
+    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert plt.imread(tmp_path / "demo.png").shape[0] > 500
+    printed = capsys.readouterr().out
+    rows = {
+        name: [float(v) for v in re.findall(r"(?<!± )-?\d\.\d\d", line)]
+        for line in printed.splitlines()
+        for name in ("scmix-mini", "PCA on orthologues", "untrained encoder", "majority class")
+        if line.startswith(name)
+    }
+    assert {name: len(row) for name, row in rows.items()} == {
+        "scmix-mini": 6,
+        "PCA on orthologues": 6,
+        "untrained encoder": 6,
+        "majority class": 4,
+    }
+    expected = demo["scores"](with_pca(few_cells), "X_pca_orthologues")
+    assert rows["PCA on orthologues"] == [round(value, 2) for value in expected.values()]
+    assert rows["PCA on orthologues"][2] > rows["majority class"][0]
+
+
+def with_pca(adata):
+    return scmix.tl.orthologue_pca(adata, species_key="species", copy=True)
+
+
+def test_majority_is_the_share_of_the_commonest_type(few_cells):
+    demo = runpy.run_path(str(TUTORIALS / "demo.py"))
+    shared = few_cells[demo["is_shared"](few_cells)]
+    assert set(shared.obs["cell_type"]) == {
+        "activated stellate",
+        "alpha",
+        "beta",
+        "delta",
+        "macrophage",
+    }
+    floor = demo["majority"](shared)
+    # mouse: 8 of four types and all 4 activated stellate cells; human: 8 of each
+    assert floor["human→mouse accuracy"] == pytest.approx(8 / 36)
+    assert floor["mouse→human accuracy"] == pytest.approx(1 / 5)
+    assert floor["mouse→human macro-F1"] == pytest.approx((2 / 6) / 5)
