@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 SPECIES = ("human", "mouse")
 
 # Best first; "respelled" is a match in another case or punctuation.
-KINDS = (
-    "none", "Ensembl id", "symbol", "alias", "respelled symbol", "respelled alias", "Excel date",
-)  # fmt: skip
+KINDS = ("none", "Ensembl id", "symbol", "alias", "respelled symbol", "respelled alias", "date")
 NONE, ENSEMBL, SYMBOL, ALIAS, RESPELLED, RESPELLED_ALIAS, EXCEL = range(len(KINDS))
 UNKNOWN, AMBIGUOUS = -1, -2
 
@@ -100,11 +98,9 @@ def species_codes(values: pd.Series | np.ndarray) -> np.ndarray:
     return np.array([species_code(name) for name in names], np.int8)[codes]
 
 
-def as_names(names: object) -> pd.Series:
+def as_names(names: Iterable[str]) -> pd.Series:
     """Take gene names as text; refuse anything that is not text."""
-    values = np.asarray(names, dtype=object)
-    if values.ndim != 1:
-        raise GeneIdError(f"Found gene names of {values.ndim} dimensions; expected one per column.")
+    values = np.asarray(names if hasattr(names, "__array__") else list(names), dtype=object)
     wrong = np.array([not isinstance(name, str) for name in values], bool)
     if wrong.any():
         first = int(np.argmax(wrong))
