@@ -3,7 +3,8 @@
 Both have the same random weights of the published architecture (6 layers, width 256, 4 heads, 2,048
 positions) and embed the same cells. The extractor's way: cells sorted by length, padded to the
 longest of the batch, eager attention, float32, hidden states of all layers, logits of every
-token, mean of the last layer over the tokens that are not padding.
+token, mean of the last layer over the tokens that are not padding. Its forward batch is small here
+(the extractor's default is 100) because the logits alone take 245 MB for each cell of 2,048 tokens.
 
     python benchmarks/bench_embed.py --cells 24 --threads 2
 """
