@@ -255,13 +255,15 @@ def pooled(table: pd.DataFrame) -> pd.DataFrame:
 
 def markdown(table: pd.DataFrame) -> str:
     flat = table.reset_index()
-    shown = flat.map(
-        lambda v: f"{v:.3f}" if isinstance(v, float) and not (v > 1 and v.is_integer()) else v
-    )
-    counts = [c for c in shown if shown[c].map(lambda v: not isinstance(v, str)).all()]
-    shown[counts] = shown[counts].astype(int)
-    lines = [shown.columns.tolist(), ["---"] * shown.shape[1], *shown.astype(str).to_numpy()]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    lines = [flat.columns, ["---"] * flat.shape[1], *flat.map(shown).to_numpy()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def shown(value: object) -> str:
+    """Scores with three decimals, numbers of cells with none."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if value > 1 and value.is_integer() else f"{value:.3f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -207,3 +207,16 @@ def test_large_silhouette_is_subsampled_by_seed():
 def test_bad_input_is_named(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_purity_of_many_cells_looks_at_a_subset_among_all():
+    points, labels = blobs(spread=0.8)
+    full = metrics.knn_purity(points, labels)
+    assert metrics.knn_purity(points, labels, max_cells=len(points)) == full
+    assert metrics.knn_purity(points, labels, max_cells=120) == pytest.approx(full, abs=0.1)
+
+
+def test_a_cell_is_not_its_own_neighbour_even_among_copies():
+    points = np.repeat([[1.0, 0.0], [0.0, 1.0]], 20, axis=0)
+    labels = np.array([f"cell{i}" for i in range(40)])
+    assert metrics.knn_purity(points, labels, k=3) == 0.0

@@ -222,6 +222,7 @@ def test_missing_labels_are_grey_and_named():
 
 def test_names_on_data_instead_of_a_legend():
     adata = cells()
+    adata.obs.loc["cell0", "cell_type"] = None
     figure = pl.umap_compare(
         adata, "X_one", color="cell_type", legend_loc="on data", return_fig=True
     )

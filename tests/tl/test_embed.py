@@ -1,5 +1,6 @@
 import dataclasses
 import logging
+import warnings
 
 import anndata as ad
 import numpy as np
@@ -164,6 +165,8 @@ def test_params_say_what_was_done(human, tiny):
         "n_genes": 40,
         "device": "cpu",
         "dtype": "float32",
+        "on_duplicate": "error",
+        "allow_noninteger": False,
     }
 
 
@@ -207,6 +210,22 @@ def test_copy_and_rerun(human, tiny, unchanged):
     first = human.obsm["X_scmix"].copy()
     tl.embed(human, tiny, hidden_layer=-2, **EXACT)  # a notebook cell that is run again
     assert not np.allclose(human.obsm["X_scmix"], first)
+
+
+def test_a_view_gets_the_result_and_its_parent_stays(human, tiny, unchanged):
+    view = human[3:7]
+    with unchanged(human), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ad.ImplicitModificationWarning)
+        tl.embed(view, tiny, **EXACT)
+    np.testing.assert_allclose(view.obsm["X_scmix"], vectors(human, tiny)[3:7], atol=1e-5)
+
+
+def test_copy_of_a_file_is_refused_before_any_work(human, tiny, tmp_path, monkeypatch):
+    human.write_h5ad(tmp_path / "cells.h5ad")
+    lazy = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    monkeypatch.setattr(_slots, "iter_sequences", None)
+    with pytest.raises(InputError, match="copy=True for data in a backed file"):
+        tl.embed(lazy, tiny, copy=True, **EXACT)
 
 
 def test_a_foreign_key_is_refused_before_any_work(human, tiny, unchanged, monkeypatch):

@@ -57,7 +57,11 @@ def neighbours(reference: NDArray, query: NDArray, k: int, metric: str) -> NDArr
     return np.take_along_axis(rows, order, axis=1)
 
 
-def other_neighbours(points: NDArray, k: int, metric: str) -> NDArray[np.intp]:
-    """Rows nearest to each point, the point itself left out."""
-    finder = NearestNeighbors(n_neighbors=min(k, len(points) - 1), metric=metric).fit(points)
-    return finder.kneighbors(return_distance=False)
+def other_neighbours(points: NDArray, rows: NDArray, k: int, metric: str) -> NDArray[np.intp]:
+    """Rows nearest to some of the points, the point itself left out: (n_rows, k) or fewer."""
+    k = min(k, len(points) - 1)
+    finder = NearestNeighbors(n_neighbors=k + 1, metric=metric).fit(points)
+    nearest = finder.kneighbors(points[rows], return_distance=False)
+    others = nearest != rows[:, None]
+    others[others.all(axis=1), k] = False  # one of many copies of the point: leave out the last
+    return nearest[others].reshape(len(rows), k)

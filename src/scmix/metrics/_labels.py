@@ -164,7 +164,13 @@ def silhouette(
 
 
 def knn_purity(
-    embedding: ArrayLike, labels: Iterable, *, k: int = 15, metric: str = "cosine"
+    embedding: ArrayLike,
+    labels: Iterable,
+    *,
+    k: int = 15,
+    metric: str = "cosine",
+    max_cells: int = 10_000,
+    seed: int = 0,
 ) -> float:
     """Share of a cell's nearest neighbours that carry its own label, mean over cells.
 
@@ -180,6 +186,10 @@ def knn_purity(
         Number of neighbours, the cell itself not counted.
     metric
         Distance, as scikit-learn names it.
+    max_cells
+        Above this many cells, the neighbours (among all cells) of a random subset are looked at.
+    seed
+        Draws that subset.
 
     Returns
     -------
@@ -201,8 +211,10 @@ def knn_purity(
     kept = has_vector(points)
     if kept.sum() < 2:
         raise InputError(f"Found {kept.sum()} cells with a vector; expected at least two.")
-    nearest = other_neighbours(points[kept], k, metric)
-    return float((codes[kept][nearest] == codes[kept][:, None]).mean())
+    points, codes = points[kept], codes[kept]
+    asked = subset(np.arange(len(points)), max_cells, np.random.default_rng(seed))
+    nearest = other_neighbours(points, asked, k, metric)
+    return float((codes[nearest] == codes[asked][:, None]).mean())
 
 
 def _vote(codes: NDArray[np.intp], n_labels: int) -> NDArray[np.intp]:

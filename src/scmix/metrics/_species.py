@@ -153,7 +153,7 @@ def _mixing(
     entropies = []
     for _ in range(n_repeats):
         draw = np.concatenate([subset(r, size, rng) for r in rows])
-        nearest = other_neighbours(points[draw], k, metric)
+        nearest = other_neighbours(points[draw], np.arange(2 * size), k, metric)
         entropies.append(_entropy((side[nearest] != side[:, None]).mean(axis=1)).mean())
     others = np.arange(k + 1)
     by_chance = hypergeom(2 * size - 1, size, k).pmf(others) @ _entropy(others / k)

@@ -123,7 +123,7 @@ def _scatter(
 def _names_on_data(axes: "Axes", part: pd.DataFrame, color: str) -> None:
     from matplotlib.patheffects import withStroke
 
-    for name, cells in part.groupby(part[f"color:{color}"].astype(str)):
+    for name, cells in part.groupby(f"color:{color}", observed=True):
         axes.text(
             cells["umap1"].median(),
             cells["umap2"].median(),

@@ -9,7 +9,7 @@ from anndata import AnnData
 from .. import _slots, checkpoints
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
-from ._reading import Reader, check_free
+from ._reading import Reader, check_target
 
 
 def embed(
@@ -123,7 +123,7 @@ def embed(
             "or 'pooler'. For genes there is scmix.tl.gene_embeddings."
         )
     loaded = checkpoints.load(model)
-    check_free(adata, "obsm", key_added, overwrite)
+    check_target(adata, "obsm", key_added, overwrite=overwrite, copy=copy)
     reader = Reader(loaded, pool, hidden_layer, n_genes, device, dtype, batch_tokens)
     blocks = _slots.iter_sequences(
         adata,
@@ -148,7 +148,14 @@ def embed(
         )
     target = adata.copy() if copy else adata
     made = {
-        "params": reader.params(layer=layer, species_key=species_key, gene_ids=gene_ids),
+        "params": reader.params(
+            layer=layer,
+            species=species,
+            species_key=species_key,
+            gene_ids=gene_ids,
+            on_duplicate=on_duplicate,
+            allow_noninteger=allow_noninteger,
+        ),
         "n_empty_cells": n_empty,
     }
     _slots.write(

@@ -12,7 +12,7 @@ from .. import _slots, checkpoints
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
 from ..pp._map_genes import match_adata
-from ._reading import Part, Reader, check_free
+from ._reading import Part, Reader, check_target
 
 
 def gene_embeddings(
@@ -97,7 +97,7 @@ def gene_embeddings(
     if source not in ("input", "context"):
         raise InputError(f"Found source={source!r}; expected 'input' or 'context'.")
     loaded = checkpoints.load(model)
-    check_free(adata, "varm", key_added, overwrite)
+    check_target(adata, "varm", key_added, overwrite=overwrite, copy=copy)
     reader = Reader(loaded, "tokens", hidden_layer, n_genes, device, dtype, batch_tokens)
     genes: Any = {
         "species": species,

@@ -13,7 +13,7 @@ from .._errors import InputError
 from .._gene_matching import OnDuplicate
 from ..genes import SPECIES, Vocabulary
 from ..pp._map_genes import match_adata
-from ._reading import check_free
+from ._reading import check_target
 
 _TARGET_SUM = 10_000.0
 
@@ -90,7 +90,7 @@ def orthologue_pca(
     >>> adata.obsm["X_pca_orthologues"].shape
     (997, 50)
     """
-    check_free(adata, "obsm", key_added, overwrite)
+    check_target(adata, "obsm", key_added, overwrite=overwrite, copy=copy)
     _check_sizes(n_comps, n_top_genes)
     vocabulary = Vocabulary.bundled()
     match, codes = match_adata(

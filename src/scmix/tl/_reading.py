@@ -145,8 +145,13 @@ class Reader:
         )
 
 
-def check_free(adata: AnnData, slot: str, key: str, overwrite: bool) -> None:
-    """Refuse a key that holds something scmix did not write, before any work is done."""
+def check_target(adata: AnnData, slot: str, key: str, *, overwrite: bool, copy: bool) -> None:
+    """Refuse, before any work is done, a key that scmix did not write and a copy of a file."""
+    if copy and adata.isbacked:
+        raise InputError(
+            "Found copy=True for data in a backed file; expected copy=False, which writes to the "
+            "object and leaves the file as it is. Or pass adata.to_memory()."
+        )
     if key in getattr(adata, slot) and not overwrite and not is_ours(adata.uns.get(key)):
         raise InputError(
             f'{slot}["{key}"] exists already. Pass overwrite=True, or another key_added.'
