@@ -7,11 +7,11 @@ they belong to. When memory runs out the batches are halved and the work goes on
 import copy
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from scmix._device import choose
@@ -192,12 +192,18 @@ def logits_at(
 def prepare(encoder: Encoder, device: torch.device, dtype: torch.dtype) -> Encoder:
     """An encoder ready for inference: this one when it already is, otherwise a copy.
 
-    Calling :func:`run` many times on one encoder, prepare it once and pass the copy.
+    Weights that need no cast are shared with the copy. Who calls :func:`run` many times prepares
+    the encoder once and passes the copy.
     """
     weight = _weight(encoder)
     if weight.device == device and weight.dtype == dtype and not encoder.training:
         return encoder
-    return copy.deepcopy(encoder).to(device=device, dtype=dtype).eval()
+    # deepcopy takes from the memo what is there already: weights are cast, never copied twice
+    cast: dict[int, Any] = {
+        id(weight): nn.Parameter(weight.detach().to(device=device, dtype=dtype), False)
+        for weight in encoder.parameters()
+    }
+    return copy.deepcopy(encoder, cast).eval()
 
 
 def default_batch_tokens(encoder: Encoder, device: torch.device) -> int:
