@@ -291,14 +291,16 @@ def _with_tokens(table: pd.DataFrame, n_special: int, mode: str) -> pd.DataFrame
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
-    text = list(COLUMNS[:-2])
     table = table[list(COLUMNS)].astype({"token": np.int32, "median": np.float32})
-    return table.fillna(dict.fromkeys(text, "")).astype(dict.fromkeys(text, str), copy=False)
+    text = {
+        name: table[name].astype(object).where(table[name].notna(), "") for name in COLUMNS[:-2]
+    }
+    return table.assign(**{name: values.astype(str) for name, values in text.items()})
 
 
 def _special_rows(special: Mapping[str, int]) -> pd.DataFrame:
-    rows = pd.DataFrame({"ensembl_id": list(special), "token": [str(t) for t in special.values()]})
-    return rows.reindex(columns=list(COLUMNS)).fillna("").assign(species="special")
+    rows = dict.fromkeys(COLUMNS, "") | {"ensembl_id": list(special), "species": "special"}
+    return pd.DataFrame(rows | {"token": [str(token) for token in special.values()]})
 
 
 def _parse(text: str) -> tuple[pd.DataFrame, dict[str, int], str]:
