@@ -162,10 +162,10 @@ def build_corpus(
 def _write_cells(
     folder: Path, sources: Sequence[Source], vocabulary: Vocabulary, n_genes: int, min_genes: int
 ) -> list[_Report]:
-    dtype = np.uint16 if vocabulary.n_tokens <= 2**16 else np.uint32
+    dtype = token_dtype(vocabulary.n_tokens)
     seen, reports = _Seen(), []
     lengths, species, dataset = [np.zeros(0, np.int64)], [], []
-    with _growing_array(folder / "tokens.npy", np.dtype(dtype)) as tokens:
+    with _growing_array(folder / "tokens.npy", dtype) as tokens:
         bar = tqdm(sources, desc="Building corpus", disable=not settings.progress)
         for code, source in enumerate(bar):
             report = _Report(source.dataset, Path(source.path).name, file_sha256(Path(source.path)))
@@ -181,6 +181,11 @@ def _write_cells(
     np.save(folder / "species.npy", np.concatenate(species).astype(np.int8))
     np.save(folder / "dataset.npy", np.concatenate(dataset))
     return reports
+
+
+def token_dtype(n_tokens: int) -> np.dtype:
+    """The smallest type that holds every token."""
+    return np.dtype(np.uint16 if n_tokens <= 2**16 else np.uint32)
 
 
 def _read_source(

@@ -1,0 +1,200 @@
+"""A corpus holds exactly the ranks of the cells that belong in it, whole or not at all."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from scmix._errors import InputError, MissingKeyError
+from scmix.pp._map_genes import match_adata
+from scmix.pretrain import Corpus, Source, build, build_corpus
+from scmix.ranks import rank_encode_numpy
+
+from .conftest import N_GENES, counts_of, write_cells
+
+
+def test_tokens_are_those_of_rank_encode(corpus, files, vocabulary):
+    start = 0
+    for code, path in enumerate(files):
+        adata = ad.read_h5ad(path)
+        genes, species = match_adata(adata, vocabulary)
+        expected = rank_encode_numpy(adata.X, genes.tokens, vocabulary.medians, species)
+        rows = np.arange(start, start + adata.n_obs)
+        found = corpus.sequences(rows)
+        np.testing.assert_array_equal(found.tokens, expected.tokens)
+        np.testing.assert_array_equal(found.indptr, expected.indptr)
+        assert (corpus.species[rows] == species).all()
+        assert (corpus.dataset[rows] == code).all()
+        start += adata.n_obs
+    assert start == len(corpus)
+    assert corpus.datasets == ["blood", "spleen"]
+
+
+def test_round_trip_is_mapped_and_verified(corpus):
+    again = Corpus.open(corpus.path, verify=True)
+    assert isinstance(again.tokens, np.memmap)
+    assert again.tokens.dtype == np.uint16
+    np.testing.assert_array_equal(again.tokens, corpus.tokens)
+    assert again.vocabulary.sha256 == corpus.vocabulary.sha256
+    assert again.manifest == corpus.manifest
+    assert "150 cells (120 human, 30 mouse)" in repr(again)
+
+
+def test_rows_in_any_order_and_cut(corpus):
+    rows = np.array([140, 3, 3, 77])
+    cut = corpus.sequences(rows, max_genes=5)
+    for row, tokens in zip(rows, cut, strict=True):
+        start = corpus.indptr[row]
+        np.testing.assert_array_equal(tokens, corpus.tokens[start : start + 5])
+
+
+def test_equal_counts_are_kept_once_whatever_the_order_of_genes(tmp_path, vocabulary):
+    counts = counts_of(20, seed=3)
+    write_cells(tmp_path / "a.h5ad", np.concatenate([counts, counts[:4]]))
+    reordered = ad.read_h5ad(write_cells(tmp_path / "x.h5ad", counts))[:, ::-1].copy()
+    reordered.X = reordered.X.astype(np.int32)
+    reordered.write_h5ad(tmp_path / "b.h5ad")
+    files = [tmp_path / "a.h5ad", tmp_path / "b.h5ad"]
+    corpus = build_corpus(files, tmp_path / "out", vocabulary=vocabulary, min_genes=5)
+    one, two = corpus.manifest["sources"]
+    assert (one["n_kept"], one["n_duplicated"]) == (20, 4)
+    assert (two["n_read"], two["n_kept"], two["n_duplicated"]) == (20, 0, 20)
+
+
+def test_a_named_cell_is_kept_once_whatever_its_genes(tmp_path, vocabulary):
+    obs = pd.DataFrame({"barcode": [f"b{i}" for i in range(10)]})
+    write_cells(tmp_path / "a.h5ad", counts_of(10, seed=4), obs=obs)
+    write_cells(tmp_path / "b.h5ad", counts_of(10, seed=5), obs=obs.replace("b9", "new"))
+    a, b = (
+        Source(tmp_path / f"{name}.h5ad", cell_key="barcode", family="same") for name in "ab"
+    )
+    corpus = build_corpus([a, b], tmp_path / "out", vocabulary=vocabulary, min_genes=5)
+    assert [s["n_kept"] for s in corpus.manifest["sources"]] == [10, 1]
+    other = Source(b.path, cell_key="barcode", family="other")
+    both = build_corpus([a, other], tmp_path / "both", vocabulary=vocabulary, min_genes=5)
+    assert len(both) == 20
+    with pytest.raises(MissingKeyError, match="it has barcode"):
+        build_corpus(
+            [Source(a.path, cell_key="cell")], tmp_path / "no", vocabulary=vocabulary, min_genes=5
+        )
+
+
+def test_cells_with_few_genes_are_left_out_and_counted(tmp_path, vocabulary):
+    counts = counts_of(6, seed=6)
+    counts[2] = 0
+    counts[4, 3:] = 0
+    path = write_cells(tmp_path / "a.h5ad", counts)
+    corpus = build_corpus([path], tmp_path / "out", vocabulary=vocabulary, min_genes=5)
+    (report,) = corpus.manifest["sources"]
+    assert (report["n_read"], report["n_kept"], report["n_few_genes"]) == (6, 4, 2)
+    assert report["species"] == "human"
+    assert report["coverage"] == 1.0
+    assert report["n_tokens"] == corpus.tokens.size
+    with pytest.raises(InputError, match="No cell"):
+        build_corpus([path], tmp_path / "none", vocabulary=vocabulary, min_genes=N_GENES + 1)
+
+
+def test_species_from_a_column(tmp_path, vocabulary):
+    human = ad.read_h5ad(write_cells(tmp_path / "h.h5ad", counts_of(5, seed=7)))
+    mouse = ad.read_h5ad(write_cells(tmp_path / "m.h5ad", counts_of(5, seed=8), "mouse"))
+    both = ad.concat({"human": human, "mouse": mouse}, join="outer", label="organism", fill_value=0)
+    both.obs_names = [f"c{i}" for i in range(10)]
+    both.write_h5ad(tmp_path / "both.h5ad")
+    corpus = build_corpus(
+        [Source(tmp_path / "both.h5ad", species_key="organism")],
+        tmp_path / "out",
+        vocabulary=vocabulary,
+        min_genes=5,
+    )
+    assert corpus.species.tolist() == [0] * 5 + [1] * 5
+    assert corpus.manifest["sources"][0]["species"] == "human+mouse"
+
+
+def test_bad_sources_and_targets_are_refused(tmp_path, files, corpus, vocabulary):
+    with pytest.raises(InputError, match="no files"):
+        build_corpus([], tmp_path / "out", vocabulary=vocabulary)
+    with pytest.raises(InputError, match="do not exist"):
+        build_corpus([tmp_path / "nothing.h5ad"], tmp_path / "out", vocabulary=vocabulary)
+    with pytest.raises(InputError, match="more than once: blood"):
+        build_corpus([files[0], files[0]], tmp_path / "out", vocabulary=vocabulary)
+    with pytest.raises(InputError, match="overwrite=True"):
+        build_corpus(files, corpus.path, vocabulary=vocabulary)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(InputError, match="not a corpus"):
+        build_corpus(files, tmp_path / "mine", vocabulary=vocabulary, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+def test_overwrite_replaces(tmp_path, files, vocabulary):
+    out = tmp_path / "out"
+    build_corpus(files, out, vocabulary=vocabulary, min_genes=5)
+    again = build_corpus(files[:1], out, vocabulary=vocabulary, min_genes=5, overwrite=True)
+    assert again.datasets == ["blood"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_error_half_way_leaves_nothing(tmp_path, files, vocabulary):
+    counts = counts_of(5, seed=9) + 0.5
+    bad = write_cells(tmp_path / "scaled.h5ad", counts)
+    with pytest.raises(InputError):
+        build_corpus([*files, bad], tmp_path / "out" / "corpus", vocabulary=vocabulary)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_a_killed_build_leaves_no_corpus(tmp_path, files, vocabulary):
+    """The process is stopped once the tokens of the first file are on disk."""
+    vocabulary.write(tmp_path / "vocabulary.csv.gz")
+    script = f"""
+import time
+from pathlib import Path
+from scmix.genes import Vocabulary
+from scmix.pretrain import build, build_corpus
+def stall(*args):
+    Path({str(tmp_path / "reached")!r}).touch()
+    time.sleep(600)
+build._write_manifest = stall
+build_corpus({[str(f) for f in files]!r}, {str(tmp_path / "out" / "corpus")!r}, min_genes=5,
+             vocabulary=Vocabulary.read({str(tmp_path / "vocabulary.csv.gz")!r}))
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 100
+    while not (tmp_path / "reached").exists() and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    out = tmp_path / "out" / "corpus"
+    assert not out.exists()
+    with pytest.raises(InputError, match="no corpus"):
+        Corpus.open(out)
+    build_corpus(files, out, vocabulary=vocabulary, min_genes=5)
+
+
+@pytest.mark.parametrize("name", ["tokens.npy", "indptr.npy", "vocabulary.csv.gz"])
+def test_a_damaged_corpus_is_refused(tmp_path, files, vocabulary, name):
+    out = build_corpus(files, tmp_path / "out", vocabulary=vocabulary, min_genes=5).path
+    content = bytearray((out / name).read_bytes())
+    content[-9] ^= 1
+    (out / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{name}.*changed"):
+        Corpus.open(out, verify=True)
+    (out / name).write_bytes(content[:-1])
+    with pytest.raises(InputError, match=f"{name}.*bytes"):
+        Corpus.open(out)
+    Path(out / name).unlink()
+    with pytest.raises(InputError, match="missing"):
+        Corpus.open(out)
+
+
+def test_tokens_take_as_few_bytes_as_they_can():
+    assert build.token_dtype(2**16) == np.uint16
+    assert build.token_dtype(2**16 + 1) == np.uint32

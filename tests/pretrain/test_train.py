@@ -1,0 +1,242 @@
+"""Training learns, stops at NaN, and a killed run that goes on equals one never interrupted."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from scmix import checkpoints
+from scmix._errors import InputError
+from scmix.pretrain import Corpus, build_corpus, train
+from scmix.pretrain import model as model_module
+from scmix.pretrain._history import read_history
+from scmix.pretrain._run_folder import last_checkpoint, sole_run
+
+TINY = {
+    "recipe": "scmix-mini",
+    "num_hidden_layers": 2,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "max_length": 32,
+    "length_multiple": 8,
+    "tokens_per_step": 512,
+    "datasets_per_step": 0,
+    "init": "random",
+    "log_every": 2,
+    "checkpoint_every": 4,
+}
+SPEED = {"seconds", "steps_per_second"}
+
+
+def history_of(folder: Path) -> list[dict]:
+    """The history without what depends on the clock."""
+    records = read_history(folder / "history.jsonl")
+    return [{k: v for k, v in record.items() if k not in SPEED} for record in records]
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "final" / "model.safetensors")
+
+
+def start(corpus: Corpus, out: Path, options: dict) -> subprocess.Popen:
+    script = f"from scmix.pretrain import train; train({str(corpus.path)!r}, {str(out)!r}, **{options!r})"
+    return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_a_killed_run_goes_on_to_the_same_bits(corpus, tmp_path, precision):
+    options = {**TINY, "steps": 12, "precision": precision, "accumulation": 2}
+    options["objectives"] = {"mlm": 1.0, "simcse": 1.0, "xspecies": 0.3}
+    options["validation"] = str(corpus.path)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train(corpus, whole, **options)
+    process = start(corpus, killed, options)
+    # A record of step 6 means that the run is past the checkpoint of step 4.
+    deadline = time.monotonic() + 200
+    while not any(r["step"] >= 6 for r in read_history(killed / "history.jsonl")):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (killed / "final").exists()
+    step, _ = last_checkpoint(killed)
+    assert 4 <= step < 12
+    train(corpus, killed, **options)
+    assert history_of(killed) == history_of(whole)
+    expected = weights_of(whole)
+    assert weights_of(killed).keys() == expected.keys()
+    for name, value in weights_of(killed).items():
+        assert torch.equal(value, expected[name]), name
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    train(
+        corpus, out, **{**TINY, "tokens_per_step": 2048, "log_every": 10, "checkpoint_every": 50},
+        steps=200, objectives={"mlm": 1.0}, hidden_dropout_prob=0.0, learning_rate=5e-3,
+        validation=corpus, licence="BSD-3-Clause",
+    )  # fmt: skip
+    return out
+
+
+def test_the_loss_falls_well_below_chance_and_gene_frequencies(trained, corpus):
+    records = history_of(trained)
+    first, *_, last = (r for r in records if r["kind"] == "train")
+    chance = np.log(corpus.vocabulary.n_tokens)
+    assert first["mlm"] > 0.8 * chance
+    assert last["mlm"] < 0.7 * chance
+    held_out = [r for r in records if r["kind"] == "validation"]
+    assert [r["step"] for r in held_out] == [50, 100, 150, 200]
+    for species in ("human", "mouse"):
+        assert held_out[-1][f"{species}_mlm"] < held_out[-1][f"{species}_unigram"] - 0.5
+        assert held_out[-1][f"{species}_mlm"] < held_out[0][f"{species}_mlm"]
+
+
+def test_what_a_run_leaves_behind(trained, corpus):
+    names = {path.name for path in trained.iterdir() if not path.name.startswith(".")}
+    assert names == {
+        "settings.json", "history.jsonl", "checkpoint-150", "checkpoint-200", "final"
+    }  # fmt: skip
+    model = checkpoints.load(trained / "final")
+    assert model.vocabulary.sha256 == corpus.vocabulary.sha256
+    assert model.manifest["recipe"]["learning_rate"] == 5e-3
+    assert model.manifest["recipe"]["name"] == "scmix-mini"
+    assert [source["name"] for source in model.manifest["training_data"]] == ["blood", "spleen"]
+    assert model.manifest["licence"] == "BSD-3-Clause"
+
+
+def test_a_record_holds_losses_speed_and_schedule(trained):
+    record = next(r for r in read_history(trained / "history.jsonl") if r["step"] == 100)
+    assert {"loss", "mlm", "mlm_accuracy", "grad_norm", "learning_rate", "cells", "tokens"} <= set(record)
+    assert record["loss"] == pytest.approx(record["mlm"], rel=1e-3)
+    assert 0.9 * 2048 * 10 < record["tokens"] <= 2048 * 10
+    assert record["steps_per_second"] > 0
+
+
+def test_a_finished_run_is_not_run_again(trained, corpus):
+    before = (trained / "history.jsonl").read_bytes()
+    final = train(
+        corpus, trained, **{**TINY, "tokens_per_step": 2048, "log_every": 10, "checkpoint_every": 50},
+        steps=200, objectives={"mlm": 1.0}, hidden_dropout_prob=0.0, learning_rate=5e-3,
+    )  # fmt: skip
+    assert final == trained / "final"
+    assert (trained / "history.jsonl").read_bytes() == before
+
+
+def test_other_settings_are_named_and_refused(trained, corpus):
+    with pytest.raises(InputError, match="learning_rate: 0.005 there, 0.001 now"):
+        train(corpus, trained, **TINY)
+    with pytest.raises(InputError, match="holds a run"):
+        train(corpus, trained, **TINY, resume=False)
+
+
+def test_a_run_killed_before_its_end_was_saved_is_saved(corpus, tmp_path):
+    options = {**TINY, "steps": 4, "objectives": {"mlm": 1.0}}
+    train(corpus, tmp_path, **options)
+    expected = weights_of(tmp_path)
+    (tmp_path / "final").rename(tmp_path / "moved")
+    train(corpus, tmp_path, **options)
+    for name, value in weights_of(tmp_path).items():
+        assert torch.equal(value, expected[name]), name
+
+
+def break_at(step: int, where: str):
+    """An encoder that gives, or whose gradient is, NaN at one step."""
+    original = model_module.Pretraining.forward
+    calls = []
+
+    def forward(self, batch):
+        out = original(self, batch)
+        calls.append(batch["rows"])
+        if len(calls) == step:
+            loss = out["loss"]
+            out["loss"] = loss * torch.nan if where == "loss" else loss + (loss - loss).sqrt()
+        return out
+
+    return forward, calls
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_nan_stops_the_run_names_the_cells_and_keeps_the_checkpoint(
+    corpus, tmp_path, monkeypatch, where
+):
+    forward, calls = break_at(7, where)
+    monkeypatch.setattr(model_module.Pretraining, "forward", forward)
+    options = {**TINY, "steps": 10, "objectives": {"mlm": 1.0}, "precision": "fp32"}
+    with pytest.raises(FloatingPointError, match=rf"step 7: the {where}.*(blood|spleen)\[\d+\]"):
+        train(corpus, tmp_path, **options)
+    assert len(calls) == 7
+    step, checkpoint = last_checkpoint(tmp_path)
+    assert step == 4
+    weights = load_file(checkpoint / "model.safetensors")
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    monkeypatch.undo()
+    train(corpus, tmp_path, **options)
+
+
+def test_a_checkpoint_cut_off_by_a_kill_is_not_chosen(trained, tmp_path):
+    import shutil
+
+    shutil.copytree(trained, tmp_path / "run")
+    cut = tmp_path / "run" / "checkpoint-200"
+    (cut / "complete.json").unlink()
+    assert last_checkpoint(tmp_path / "run") == (150, tmp_path / "run" / "checkpoint-150")
+    assert not cut.exists()
+    optimiser = tmp_path / "run" / "checkpoint-150" / "optimizer.pt"
+    optimiser.write_bytes(optimiser.read_bytes()[:-1])
+    assert last_checkpoint(tmp_path / "run") is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the lock is tested through a second descriptor")
+def test_one_run_at_a_time(corpus, tmp_path):
+    with sole_run(tmp_path, 0), pytest.raises(InputError, match="Another process"):
+        train(corpus, tmp_path, **TINY, steps=1)
+    with sole_run(tmp_path, 0):
+        pass
+
+
+def test_global_random_states_and_stdout_are_left_alone(corpus, tmp_path, capsys):
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    expected = random.random(), np.random.rand(), torch.rand(1).item()
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    train(corpus, tmp_path, **TINY, steps=2, objectives={"mlm": 1.0})
+    assert (random.random(), np.random.rand(), torch.rand(1).item()) == expected
+    assert capsys.readouterr().out == ""
+
+
+def test_a_corpus_that_does_not_fit_is_refused(corpus, files, separate, tmp_path):
+    with pytest.raises(InputError, match="vocabulary='shared'"):
+        train(corpus, tmp_path / "run", "mix-geneformer", steps=1)
+    other = build_corpus(files, tmp_path / "other", vocabulary=separate, min_genes=5)
+    with pytest.raises(InputError, match="different vocabularies"):
+        train(corpus, tmp_path / "run", **TINY, validation=other)
+    with pytest.raises(InputError, match="multiple"):
+        train(corpus, tmp_path / "run", **{**TINY, "checkpoint_every": 3})
+    with pytest.raises(InputError, match="keep=1"):
+        train(corpus, tmp_path / "run", **TINY, keep=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_published_recipe_trains(files, separate, tmp_path):
+    """Separate tokens, dropout views, and the pooler on the first gene."""
+    corpus = build_corpus(files, tmp_path / "corpus", vocabulary=separate, min_genes=5)
+    sizes = {k: v for k, v in TINY.items() if k not in ("recipe", "init", "length_multiple")}
+    final = train(corpus, tmp_path / "run", "mix-geneformer", **sizes, steps=2)
+    model = checkpoints.load(final)
+    assert model.encoder.has_pooler
+    assert model.vocabulary.mode == "separate"

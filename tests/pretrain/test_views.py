@@ -1,0 +1,148 @@
+"""Views hold the genes they say, in rank order, with the right species token."""
+
+import numpy as np
+import pytest
+
+from scmix.batches import Sequences
+from scmix.pretrain import recipe
+from scmix.pretrain.views import Stream, Views, random_part, swap_species
+
+ALL = ("masked", "again", "subset", "full", "swapped")
+
+
+def settings(**changes):
+    return recipe("mix-geneformer-x", max_length=40, tokens_per_step=600, **changes)
+
+
+def cells_of(view) -> list[np.ndarray]:
+    """Tokens of each cell, in the order of the batch."""
+    parts = np.split(view["tokens"].numpy(), view["indptr"][1:-1])
+    return [parts[place] for place in view["place"].tolist()]
+
+
+def test_a_part_is_in_order_and_never_empty():
+    rng = np.random.default_rng(0)
+    cells = Sequences.from_list([[], [7], list(range(100, 400)), [], [1, 2], []])
+    for _ in range(50):
+        part = random_part(cells, rng, 0.01, 0.02)
+        assert (part.lengths[[1, 2, 4]] >= 1).all()
+        assert (part.lengths[[0, 3, 5]] == 0).all()
+        assert (np.diff(part[2]) > 0).all()
+    share = [random_part(cells, rng, 0.3, 1.0).lengths[2] / 300 for _ in range(300)]
+    assert min(share) > 0.2
+    assert max(share) > 0.95
+    assert np.mean(share) == pytest.approx(0.65, abs=0.05)
+    whole = random_part(cells, rng, 1.0, 1.0)
+    np.testing.assert_array_equal(whole.tokens, cells.tokens)
+
+
+@pytest.mark.parametrize("mode", ["shared", "separate"])
+def test_swapping_names_the_one_to_one_orthologues(mode, vocabulary, separate):
+    voc = {"shared": vocabulary, "separate": separate}[mode]
+    token = voc.genes.set_index("symbol").token
+    human = [token[f"GENE{i}"] for i in (3, 59, 1, 45)]
+    mouse = [token[f"Gene{i}"] for i in (50, 2, 7)]
+    cells = Sequences.from_list([human, mouse])
+    other, species = swap_species(cells, np.array([0, 1]), voc)
+    assert other[0].tolist() == [token["Gene3"], token["Gene1"]]  # 59 and 45 have none
+    assert other[1].tolist() == [token["GENE2"], token["GENE7"]]
+    assert species.tolist() == [1, 0]
+
+
+def test_only_the_chosen_cells_are_swapped(separate):
+    token = separate.genes.set_index("symbol").token
+    rows = [[token["GENE3"], token["GENE59"]], [token["GENE59"]], [token["Gene4"]]]
+    cells, species = Sequences.from_list(rows), np.array([0, 0, 1])
+    same, written = swap_species(cells, species, separate, np.array([True, True, False]))
+    # the second cell has no orthologue at all, and stays
+    assert [row.tolist() for row in same] == [[token["Gene3"]], rows[1], rows[2]]
+    assert written.tolist() == [1, 0, 1]
+
+
+def test_views_of_a_batch(corpus):
+    batch = Stream(corpus, settings(species_token_dropout=0.0), ALL).batch(3)
+    views, rows = batch["views"], batch["rows"]
+    voc = corpus.vocabulary
+    species = corpus.species[rows]
+    assert batch["species"].tolist() == species.tolist()
+    assert batch["dataset"].tolist() == corpus.dataset[rows].tolist()
+    for name, view in views.items():
+        lengths = np.diff(view["indptr"])
+        assert view["indptr"][-1] == len(view["tokens"])
+        assert (lengths <= 40).all()
+        assert (np.diff(lengths) <= 0).all()  # equal lengths stand together
+        assert len(lengths) == len(rows)
+        written = 1 - species if name == "swapped" else species
+        first = np.array([voc.prefix(code)[0] for code in written])
+        np.testing.assert_array_equal([cell[0] for cell in cells_of(view)], first)
+    for row, full in zip(rows, cells_of(views["full"]), strict=True):
+        np.testing.assert_array_equal(full[1:], corpus.sequences([row])[0][:39])
+
+
+def test_masked_view_becomes_the_cell_again_with_its_labels(corpus):
+    stream = Stream(corpus, settings(simcse_views="dropout"), ("masked", "again", "full"))
+    batch = stream.batch(0)
+    masked, targets = batch["views"]["masked"], batch["targets"]
+    restored = {**masked, "tokens": masked["tokens"].clone()}
+    restored["tokens"][targets["positions"]] = targets["labels"]
+    for row, cell in zip(batch["rows"], cells_of(restored), strict=True):
+        genes = cell[~np.isin(cell, corpus.vocabulary.special_ids)]
+        np.testing.assert_array_equal(genes, corpus.sequences([row])[0][: len(genes)])
+    assert batch["views"]["again"] is masked
+    keep = masked["keep"].numpy()
+    tokens = masked["tokens"].numpy()
+    np.testing.assert_array_equal(keep, ~np.isin(tokens, corpus.vocabulary.special_ids))
+
+
+def test_where_genes_start(corpus):
+    batch = Stream(corpus, settings(species_token_dropout=0.5), ("full",)).batch(1)
+    view = batch["views"]["full"]
+    starts = view["tokens"][view["first"]].numpy()
+    order = np.argsort(view["place"].numpy())
+    top = [corpus.sequences([batch["rows"][i]])[0][0] for i in order]
+    np.testing.assert_array_equal(starts, top)
+    has_token = view["first"].numpy() > np.array(view["indptr"][:-1])
+    assert 0 < has_token.sum() < len(has_token)
+
+
+def test_species_token_is_dropped_at_the_given_rate(corpus):
+    stream = Stream(corpus, settings(species_token_dropout=0.15), ("full",))
+    dropped = []
+    for step in range(60):
+        view = stream.batch(step)["views"]["full"]
+        dropped += (view["first"].numpy() == np.array(view["indptr"][:-1])).tolist()
+    assert np.mean(dropped) == pytest.approx(0.15, abs=0.04)
+
+
+def test_a_cell_that_is_all_masked_is_pooled_over_its_masks(vocabulary):
+    views = Views(vocabulary, settings(mask_share=0.9, mask_masked=1.0, mask_replaced=0.0), ["masked"])
+    cells = Sequences.from_list([[5]] * 10)
+    view = views.build(cells, np.zeros(10, np.int8), np.random.default_rng(0))["views"]["masked"]
+    kept = np.add.reduceat(view["keep"].numpy(), view["indptr"][:-1])
+    assert (kept >= 1).all()
+
+
+def test_lengths_are_cut_to_a_multiple(corpus):
+    batch = Stream(corpus, settings(length_multiple=8), ("masked", "subset")).batch(0)
+    for view in batch["views"].values():
+        lengths = np.diff(view["indptr"])
+        assert ((lengths % 8 == 0) | (lengths < 8)).all()
+
+
+def test_batches_depend_on_seed_and_number_only(corpus):
+    one, two = (Stream(corpus, settings(seed=4), ALL) for _ in range(2))
+    two.start = 5
+    from_five = next(iter(two))
+    np.testing.assert_array_equal(one.batch(5)["rows"], from_five["rows"])
+    for name in ALL:
+        a, b = one.batch(5)["views"][name], from_five["views"][name]
+        assert (a["tokens"] == b["tokens"]).all()
+    assert one.batch(6)["rows"] != from_five["rows"]
+
+
+def test_processes_share_the_batches(corpus):
+    alone = Stream(corpus, settings(), ("full",))
+    ranks = [Stream(corpus, settings(), ("full",), rank=rank, world=2) for rank in (0, 1)]
+    for step in range(3):
+        for rank, stream in enumerate(ranks):
+            assert stream.batch(step)["rows"] == alone.batch(2 * step + rank)["rows"]
