@@ -112,7 +112,7 @@ def embed(
     Examples
     --------
     >>> import scmix
-    >>> adata = scmix.datasets.pancreas()[:4].copy()
+    >>> adata = scmix.datasets.pancreas()[::250].copy()
     >>> scmix.tl.embed(adata, species_key="species")
     >>> adata.obsm["X_scmix"].shape[0]
     4
