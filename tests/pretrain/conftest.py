@@ -30,7 +30,7 @@ def counts_of(n_cells: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     module = rng.integers(N_MODULES, size=n_cells)
     mine = module[:, None] == np.arange(N_GENES)[None, :] % N_MODULES
-    return rng.poisson(np.where(mine, 20.0, 0.4)).astype(np.float32)
+    return rng.poisson(np.where(mine, 20.0, 0.1)).astype(np.float32)
 
 
 def write_cells(
