@@ -20,7 +20,9 @@ def vocabulary_of(mode: str) -> Vocabulary:
         for i in range(N_GENES):
             symbol = f"GENE{i}" if species == "human" else f"Gene{i}"
             group = f"g{i}" if i < N_SHARED else ""
-            rows.append((f"{prefix}{i + 1:011d}", symbol, "", species, "protein_coding", group, 2.0))
+            rows.append(
+                (f"{prefix}{i + 1:011d}", symbol, "", species, "protein_coding", group, 2.0)
+            )
     columns = ["ensembl_id", "symbol", "aliases", "species", "biotype", "group", "median"]
     return Vocabulary.from_table(pd.DataFrame(rows, columns=columns), mode=mode)
 

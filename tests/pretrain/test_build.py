@@ -72,9 +72,7 @@ def test_a_named_cell_is_kept_once_whatever_its_genes(tmp_path, vocabulary):
     obs = pd.DataFrame({"barcode": [f"b{i}" for i in range(10)]})
     write_cells(tmp_path / "a.h5ad", counts_of(10, seed=4), obs=obs)
     write_cells(tmp_path / "b.h5ad", counts_of(10, seed=5), obs=obs.replace("b9", "new"))
-    a, b = (
-        Source(tmp_path / f"{name}.h5ad", cell_key="barcode", family="same") for name in "ab"
-    )
+    a, b = (Source(tmp_path / f"{name}.h5ad", cell_key="barcode", family="same") for name in "ab")
     corpus = build_corpus([a, b], tmp_path / "out", vocabulary=vocabulary, min_genes=5)
     assert [s["n_kept"] for s in corpus.manifest["sources"]] == [10, 1]
     other = Source(b.path, cell_key="barcode", family="other")

@@ -31,7 +31,11 @@ def test_the_published_settings():
         "max_position_embeddings": 2048,
     }
     assert dict(published.objectives) == {"mlm": 1.0, "simcse": 1.0}
-    assert (published.mask_share, published.mask_masked, published.mask_replaced) == (0.15, 0.8, 0.1)
+    assert (published.mask_share, published.mask_masked, published.mask_replaced) == (
+        0.15,
+        0.8,
+        0.1,
+    )
     assert (published.simcse_temperature, published.simcse_views) == (0.05, "dropout")
     assert published.vocabulary == "separate"
     assert "xspecies" in recipe("mix-geneformer-x").objectives

@@ -115,7 +115,9 @@ def test_species_token_is_dropped_at_the_given_rate(corpus):
 
 
 def test_a_cell_that_is_all_masked_is_pooled_over_its_masks(vocabulary):
-    views = Views(vocabulary, settings(mask_share=0.9, mask_masked=1.0, mask_replaced=0.0), ["masked"])
+    views = Views(
+        vocabulary, settings(mask_share=0.9, mask_masked=1.0, mask_replaced=0.0), ["masked"]
+    )
     cells = Sequences.from_list([[5]] * 10)
     view = views.build(cells, np.zeros(10, np.int8), np.random.default_rng(0))["views"]["masked"]
     kept = np.add.reduceat(view["keep"].numpy(), view["indptr"][:-1])

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ._train import train
     from .build import Source, build_corpus
     from .corpus import Corpus
     from .recipes import RECIPES, Recipe, recipe
-    from ._train import train
 
 __all__ = ["Source", "build_corpus", "Corpus", "Recipe", "RECIPES", "recipe", "train"]
 

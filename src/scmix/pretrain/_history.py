@@ -46,5 +46,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 
 def _line(record: dict[str, Any]) -> str:
     # JSON has no NaN
-    clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+    clean = {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()
+    }
     return json.dumps(clean) + "\n"

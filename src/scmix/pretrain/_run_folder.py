@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,9 @@ _PREFIX = "checkpoint-"
 
 def mark_complete(checkpoint: Path) -> None:
     """Note the sizes of a checkpoint's files, once all are written."""
-    sizes = {path.name: path.stat().st_size for path in checkpoint.iterdir() if path.name != COMPLETE}
+    sizes = {
+        path.name: path.stat().st_size for path in checkpoint.iterdir() if path.name != COMPLETE
+    }
     partial = checkpoint / f"{COMPLETE}.partial"
     partial.write_text(json.dumps(sizes, indent=1), "utf-8")
     os.replace(partial, checkpoint / COMPLETE)
@@ -59,7 +62,9 @@ def agree_on_settings(folder: Path, wanted: dict[str, Any], resume: bool) -> Non
     asked = _flat(json.loads(json.dumps(wanted)))
     differing = sorted(k for k in found.keys() | asked.keys() if found.get(k) != asked.get(k))
     if differing:
-        what = "; ".join(f"{k}: {found.get(k)!r} there, {asked.get(k)!r} now" for k in differing[:5])
+        what = "; ".join(
+            f"{k}: {found.get(k)!r} there, {asked.get(k)!r} now" for k in differing[:5]
+        )
         raise InputError(
             f"{folder} holds a run with other settings ({what}). "
             "Use the same settings to resume it, or choose another folder."
@@ -88,7 +93,7 @@ def sole_run(folder: Path, rank: int) -> Iterator[None]:
 
 
 def _lock(descriptor: int) -> None:
-    if os.name == "nt":
+    if sys.platform == "win32":
         import msvcrt
 
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)

@@ -99,16 +99,19 @@ def train(
         final = folder / "final"
         if final.is_dir():
             return final
-        model = _train(corpus, held_out, settled, args)
+        model = _train(folder, corpus, held_out, settled, args)
         if args.process_index == 0:
             _save(final, model, corpus, settled, licence)
     return final
 
 
 def _train(
-    corpus: Corpus, held_out: Corpus | None, recipe: Recipe, args: TrainingArguments
+    folder: Path,
+    corpus: Corpus,
+    held_out: Corpus | None,
+    recipe: Recipe,
+    args: TrainingArguments,
 ) -> Pretraining:
-    folder = Path(args.output_dir)
     model = make_model(corpus.vocabulary, recipe)
     step, checkpoint = last_checkpoint(folder) or (0, None)
     if step >= recipe.steps:
@@ -117,9 +120,7 @@ def _train(
     if checkpoint is None and recipe.init == "coexpression":
         n = start_from_coexpression(model.encoder, corpus, seed=recipe.seed)
         logger.info("Started %s genes from their co-expression.", f"{n:,}")
-    stream = Stream(
-        corpus, recipe, model.views, rank=args.process_index, world=args.world_size
-    )
+    stream = Stream(corpus, recipe, model.views, rank=args.process_index, world=args.world_size)
     trainer = Trainer(
         model,
         args,

@@ -82,8 +82,8 @@ class Trainer(transformers.Trainer):
     def _stopped(self, what: str, rows: list[int]) -> str:
         cells = self.stream.corpus.name_cells(np.asarray(rows))
         return (
-            f"Training stopped at step {self.state.global_step + 1}: the {what} is not finite, with "
-            f"cells {cells}. Checkpoints in {self.args.output_dir} are from before. "
+            f"Training stopped at step {self.state.global_step + 1}: the {what} is not finite, "
+            f"with cells {cells}. Checkpoints in {self.args.output_dir} are from before. "
             "Lower the learning rate, or look at these cells."
         )
 
@@ -91,7 +91,7 @@ class Trainer(transformers.Trainer):
         """Add the objectives' own values, and write the record to the history."""
         record: dict[str, Any] = {"step": self.state.global_step}
         if "loss" in logs:
-            logs.update(self._window.means(self.args.logging_steps))
+            logs.update(self._window.means(int(self.args.logging_steps)))
             names = [name for name in logs if name != "epoch"]
             record |= {"kind": "train", **{name: logs[name] for name in names}}
         elif any(name.startswith("eval_") for name in logs):

@@ -87,7 +87,9 @@ def _evaluate(model: Pretraining, batch: dict[str, Any], device: torch.device) -
     return np.array([loss, correct, len(labels)])
 
 
-def _frequencies(corpus: Corpus, species: int, max_length: int, n_cells: int = 20_000) -> np.ndarray:
+def _frequencies(
+    corpus: Corpus, species: int, max_length: int, n_cells: int = 20_000
+) -> np.ndarray:
     """Share of each token among those of a species' cells, one added to every count."""
     rows = np.flatnonzero(corpus.species == species)
     rows = np.random.default_rng(0).permutation(rows)[:n_cells]

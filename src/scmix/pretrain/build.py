@@ -1,4 +1,4 @@
-"""Count files to a corpus: every cell is ranked, checked, compared with those before, and stored."""
+"""Count files to a corpus: cells are ranked, compared with those before, and stored."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -24,6 +24,7 @@ from ..genes import SPECIES, Vocabulary
 from ..pp._map_genes import match_adata
 from ..ranks import rank_encode
 from ..settings import settings
+from ._duplicates import SeenCells, content_hashes
 from .corpus import ARRAYS, FORMAT, MANIFEST, VOCABULARY, Corpus, file_sha256
 
 
@@ -78,24 +79,6 @@ class _Report:
     n_duplicated: int = 0
     n_tokens: int = 0
     coverage: float = 0.0
-
-
-@dataclass
-class _Seen:
-    """Cells met so far, by content and by name."""
-
-    content: set[bytes] = field(default_factory=set)
-    names: set[tuple[str, str]] = field(default_factory=set)
-
-    def first_time(self, hashes: np.ndarray, names: list[tuple[str, str]] | None) -> np.ndarray:
-        """Whether each cell is new. A cell is remembered by both its content and its name."""
-        new = np.ones(len(hashes), bool)
-        for i, digest in enumerate(map(bytes, hashes)):
-            new[i] = digest not in self.content and (names is None or names[i] not in self.names)
-            self.content.add(digest)
-            if names is not None:
-                self.names.add(names[i])
-        return new
 
 
 def build_corpus(
@@ -163,7 +146,7 @@ def _write_cells(
     folder: Path, sources: Sequence[Source], vocabulary: Vocabulary, n_genes: int, min_genes: int
 ) -> list[_Report]:
     dtype = token_dtype(vocabulary.n_tokens)
-    seen, reports = _Seen(), []
+    seen, reports = SeenCells(), []
     lengths, species, dataset = [np.zeros(0, np.int64)], [], []
     with _growing_array(folder / "tokens.npy", dtype) as tokens:
         bar = tqdm(sources, desc="Building corpus", disable=not settings.progress)
@@ -193,7 +176,7 @@ def _read_source(
     vocabulary: Vocabulary,
     n_genes: int,
     min_genes: int,
-    seen: _Seen,
+    seen: SeenCells,
     report: _Report,
 ) -> Iterator[tuple[Sequences, np.ndarray]]:
     """Ranks of the cells to keep, block by block, with their species."""
@@ -212,11 +195,13 @@ def _read_source(
         for start, counts in iter_counts(adata, layer=source.layer):
             rows = slice(start, start + counts.shape[0])
             known = _known_counts(counts, genes.tokens, vocabulary.medians, codes[rows])
-            ranks = rank_encode(known, genes.tokens, vocabulary.medians, codes[rows], n_genes=n_genes)
+            ranks = rank_encode(
+                known, genes.tokens, vocabulary.medians, codes[rows], n_genes=n_genes
+            )
             enough = ranks.lengths >= min(min_genes, n_genes)
             new = np.zeros(len(ranks), bool)
             new[enough] = seen.first_time(
-                _hashes(known, genes.tokens)[enough],
+                content_hashes(known, genes.tokens)[enough],
                 None if names is None else [names[start + i] for i in np.flatnonzero(enough)],
             )
             _count(report, ranks, enough, new, codes[rows])
@@ -238,26 +223,6 @@ def _known_counts(
     return kept
 
 
-def _hashes(counts: sp.csr_matrix, tokens: np.ndarray) -> np.ndarray:
-    """128 bits for each cell that depend on its genes and counts, not on their order."""
-    gene = tokens[counts.indices].astype(np.uint64)
-    # of the same width whatever the type in the file
-    count = counts.data.astype(np.float64).view(np.uint64)
-    halves = []
-    for salt in (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)):
-        mixed = np.zeros(gene.size + 1, np.uint64)
-        np.cumsum(_mix(_mix(gene + salt) ^ count), out=mixed[1:])  # wraps around, as it may
-        halves.append(mixed[counts.indptr[1:]] - mixed[counts.indptr[:-1]])
-    return np.stack(halves, axis=1)
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64 (Steele, Lea and Flood, 2014)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
 def _cell_names(adata: ad.AnnData, source: Source) -> list[tuple[str, str]] | None:
     if source.cell_key is None:
         return None
@@ -277,7 +242,9 @@ def _count(
     report.n_few_genes += int((~enough).sum())
     report.n_duplicated += int((enough & ~new).sum())
     report.n_tokens += int(ranks.lengths[new].sum())
-    found = {SPECIES[code] for code in np.unique(codes)} | {*filter(None, report.species.split("+"))}
+    found = {SPECIES[code] for code in np.unique(codes)} | {
+        *filter(None, report.species.split("+"))
+    }
     report.species = "+".join(sorted(found))
 
 

@@ -131,7 +131,9 @@ def _map(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
-        raise InputError(f"{path} is not a plain array: {error}. Build the corpus again.") from error
+        raise InputError(
+            f"{path} is not a plain array: {error}. Build the corpus again."
+        ) from error
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

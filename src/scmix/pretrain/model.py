@@ -26,7 +26,7 @@ class Pretraining(nn.Module):
     def __init__(self, encoder: Encoder, recipe: Recipe) -> None:
         super().__init__()
         self.encoder = encoder
-        self.objectives = nn.ModuleDict(
+        self.objectives: Any = nn.ModuleDict(  # of Objective, which a ModuleDict cannot say
             {name: make_objective(name, recipe, encoder.config) for name in recipe.objectives}
         )
         self.weights = dict(recipe.objectives)

@@ -131,9 +131,7 @@ def _longest_first(cells: Sequences) -> tuple[Sequences, np.ndarray]:
     return cells[order], order
 
 
-def random_part(
-    cells: Sequences, rng: np.random.Generator, low: float, high: float
-) -> Sequences:
+def random_part(cells: Sequences, rng: np.random.Generator, low: float, high: float) -> Sequences:
     """Keep each gene of a cell with a probability drawn for the cell from [low, high].
 
     Order is kept, and at least one gene of every cell that has any.
@@ -221,4 +219,3 @@ class Stream(IterableDataset):
 
 def _seed(seed: int, purpose: int) -> int:
     return int(np.random.SeedSequence([seed, purpose]).generate_state(1)[0])
-

@@ -86,7 +86,11 @@ def _chunked(
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     n = len(rows)
     low_weight = weight.to(dtype)
-    d_rows, d_weight, d_bias = torch.empty_like(rows), torch.zeros_like(weight), torch.zeros_like(bias)
+    d_rows, d_weight, d_bias = (
+        torch.empty_like(rows),
+        torch.zeros_like(weight),
+        torch.zeros_like(bias),
+    )
     loss = torch.zeros((), device=rows.device)
     correct = torch.zeros((), device=rows.device)
     for start in range(0, n, chunk):

@@ -1,4 +1,4 @@
-"""SimCSE: two views of a cell should lie closer than views of different cells (Gao et al., 2021)."""
+"""SimCSE: two views of a cell lie closer than views of different cells (Gao et al., 2021)."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ class SimCSE(nn.Module):
 
 
 def pooled(encoder: Encoder, hidden: Tensor, view: dict[str, Any], pool: str) -> Tensor:
-    """One vector for each cell, in the order of the batch. Special and masked tokens are left out."""
+    """One vector for each cell, in the order of the batch; special and masked tokens left out."""
     if pool == "mean":
         return encoder.pool(hidden, view["indptr"], view["keep"])[view["place"]]
     return encoder.pooler(hidden[view["first"][view["place"]]]).float()
