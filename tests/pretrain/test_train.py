@@ -133,7 +133,7 @@ def test_a_record_holds_losses_speed_and_schedule(trained):
         record
     )
     assert record["loss"] == pytest.approx(record["mlm"], rel=1e-3)
-    assert 0.9 * 2048 * 10 < record["tokens"] <= 2048 * 10
+    assert 0.7 * 2048 * 10 < record["tokens"] <= 2048 * 10
     assert record["steps_per_second"] > 0
 
 
