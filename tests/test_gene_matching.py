@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -123,80 +123,6 @@ def test_matching_what_was_matched_gives_the_same(seed: int, species: str) -> No
     twice = match(once.ensembl_id, vocabulary)
     np.testing.assert_array_equal(once.tokens, twice.tokens)
     np.testing.assert_array_equal(once.ensembl_id, twice.ensembl_id)
-
-
-# -- names that were changed -----------------------------------------------------------------------
-
-
-def test_versions_that_fall_on_one_gene(vocabulary: Vocabulary) -> None:
-    with pytest.warns(UserWarning, match="1 genes have several columns.*added up"):
-        found = match([f"{GAPDH}.14", f"{GAPDH}.15", CD3E, "GAPDH"], vocabulary)
-    assert found.ensembl_id.tolist() == [GAPDH, GAPDH, CD3E, GAPDH]
-    assert len(set(found.tokens)) == 2
-
-
-@pytest.mark.usefixtures("_no_warnings")
-def test_pseudoautosomal_and_lower_case_ids(vocabulary: Vocabulary) -> None:
-    found = match(["ensg00000111640", f"{CD3E}.3_PAR_Y", "ENSG00000145416"], vocabulary)
-    assert found.ensembl_id.tolist() == [GAPDH, CD3E, MARCHF1]
-
-
-@pytest.mark.parametrize("prefix", ["GRCh38_", "GRCh38______", "hg19_", "GRCh38-2020-A_"])
-def test_genome_prefix(vocabulary: Vocabulary, prefix: str) -> None:
-    with pytest.warns(UserWarning, match="Removed genome prefixes"):
-        found = match([f"{prefix}{name}" for name in ("GAPDH", CD3E)], vocabulary)
-    assert found.ensembl_id.tolist() == [GAPDH, CD3E]
-
-
-def test_genome_prefixes_tell_the_species(vocabulary: Vocabulary) -> None:
-    names = [f"GRCh38_{name}" for name in symbols("human")]
-    names += [f"mm10___{name}" for name in symbols("mouse")]
-    with pytest.raises(GeneIdError, match=r"Found human and mouse genes.*species_key="):
-        match(names, vocabulary)
-    with pytest.warns(UserWarning, match="Removed genome prefixes"):
-        found = match(names, vocabulary, species="both")
-    assert (found.species, found.coverage) == ("both", 1.0)
-    np.testing.assert_array_equal(
-        np.char.startswith(found.ensembl_id, "ENSMUSG"), np.arange(800) >= 400
-    )
-
-
-def test_spreadsheet_dates(vocabulary: Vocabulary) -> None:
-    names = ["3-Mar", "1-Sep", "Sep-02", "2-Dec", "CD3E", "GAPDH", "LYZ"]
-    with pytest.warns(UserWarning, match="4 gene names are dates.*'3-Mar', '1-Sep'"):
-        found = match(names, vocabulary)
-    symbol = vocabulary.genes.set_index("ensembl_id").symbol
-    assert symbol[found.ensembl_id[:4]].tolist() == ["MARCHF3", "SEPTIN1", "SEPTIN2", "BHLHE41"]
-
-
-def test_a_date_of_two_genes_is_left_out_unless_one_has_its_column(vocabulary: Vocabulary) -> None:
-    with pytest.warns(UserWarning, match="1 names stand for more than one gene.*'1-Mar'"):
-        found = match(["1-Mar", "GAPDH", "CD3E"], vocabulary)
-    assert found.ensembl_id[0] == ""
-    with pytest.warns(UserWarning, match="1 gene names are dates"):
-        found = match(["1-Mar", "MTARC1", "CD3E"], vocabulary)
-    assert found.ensembl_id[0] == MARCHF1
-
-
-def test_spelling_of_r(vocabulary: Vocabulary) -> None:
-    with pytest.warns(UserWarning, match="2 names are mouse symbols or aliases only when case and"):
-        found = match(["X0610009B22Rik", "H2.Aa", "Cd3e", "Gapdh"], vocabulary)
-    assert found.coverage == 1
-    assert found.ensembl_id[2] == CD3E_MOUSE
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("species", "spell"), [("mouse", str.upper), ("human", str.lower)])
-def test_another_case_throughout(
-    vocabulary: Vocabulary, species: str, spell: Callable[[str], str], seed: int
-) -> None:
-    names = symbols(species, 2000, seed)
-    with pytest.warns(UserWarning, match=f"{species} symbols or aliases only when case"):
-        found = match(map(spell, names), vocabulary, on_duplicate="sum")
-    assert found.species == species
-    assert found.coverage > 0.99
-    expected = match(names, vocabulary).ensembl_id
-    assert (expected == found.ensembl_id)[found.ensembl_id != ""].all()
 
 
 # -- species ---------------------------------------------------------------------------------------
@@ -352,4 +278,4 @@ def test_matching_is_fast(vocabulary: Vocabulary) -> None:
     match(names[:100], vocabulary)
     start = time.process_time()
     match(names, vocabulary)
-    assert time.process_time() - start < 2  # 0.4 s on two busy cores
+    assert time.process_time() - start < 1  # 0.1 s on two busy cores

@@ -100,9 +100,9 @@ def test_medians_survive_the_text(values: list[float]) -> None:
     vocabulary = Vocabulary.from_table(
         table.assign(symbol="", aliases="", biotype="", group="", median=values)
     )
-    from scmix.genes import _parse
+    from scmix._gene_table import parse
 
-    genes, _, _ = _parse(vocabulary._text)
+    genes, _, _ = parse(vocabulary._text)
     np.testing.assert_array_equal(genes["median"], np.array(values, np.float32))
 
 

@@ -14,8 +14,10 @@ ROOT = Path(scmix.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 # Rooms (modules and packages right below scmix) by layer. A private module is its neighbours' own.
-ARRAYS = {"genes", "_gene_matching", "_gene_names", "ranks", "_rank_kernels", "_jit", "_counts"}
-ARRAYS |= {"batches", "perturbations", "statistics", "metrics"}
+ARRAYS = {"genes", "_gene_lookup", "_gene_matching", "_gene_names", "_gene_spelling"}
+ARRAYS |= {"_gene_table", "_species"}
+ARRAYS |= {"ranks", "_rank_kernels", "_jit", "_counts", "batches", "perturbations"}
+ARRAYS |= {"statistics", "metrics"}
 NETWORK = {"attention", "encoder", "_config"}
 MODELS = {"inference", "_device", "checkpoints", "models"}
 SLOTS = {"_slots", "_row_blocks", "_writer"}

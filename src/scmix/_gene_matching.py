@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from . import _gene_names as gn
+from . import _gene_lookup as gl
 from ._errors import GeneIdError, InputError
-from ._gene_names import SPECIES, SeenNames
+from ._gene_names import MARGIN, SeenNames, id_type_of
+from ._species import SPECIES, species_code
 
 if TYPE_CHECKING:
     from .genes import Vocabulary
@@ -97,11 +98,16 @@ def match(
     >>> found.ensembl_id.tolist()
     ['ENSG00000111640', 'ENSG00000198851', 'ENSG00000145416']
     """
-    original = gn.as_names(names)
-    _check_names(original, on_duplicate)
+    return match_seen(SeenNames.of(names, vocabulary), vocabulary, species, on_duplicate)
+
+
+def match_seen(
+    seen: SeenNames, vocabulary: "Vocabulary", species: str | None, on_duplicate: OnDuplicate
+) -> GeneMatch:
+    """Do what :func:`match` does with names that were looked up already."""
+    _check_names(seen.original, on_duplicate)
     if species not in (None, "both"):
-        species = SPECIES[gn.species_code(species)]
-    seen = SeenNames.of(original, vocabulary)
+        species = SPECIES[species_code(species)]
     used = _species_of_genes(seen, vocabulary, species)
     row, kind = _rows(seen, used)
     tokens = np.where(row < 0, -1, vocabulary._tokens[row]).astype(np.int32)
@@ -109,20 +115,21 @@ def match(
         usable = vocabulary.species_of_token[SPECIES.index(species), tokens]
         tokens[~usable] = -1
     gene_row = np.where(tokens < 0, -1, row)
-    kind = np.where(tokens < 0, gn.NONE, kind)
+    kind = np.where(tokens < 0, gl.NONE, kind)
     result = _report(seen, vocabulary, used, gene_row, kind, tokens)
     _refuse_low_coverage(result, seen, vocabulary, used, gene_row)
     _warn(seen, row, kind, used)
     return result
 
 
-def _check_names(names: pd.Series, on_duplicate: str) -> None:
+def _check_names(names: np.ndarray, on_duplicate: str) -> None:
     if on_duplicate not in ("error", "sum"):
         raise InputError(f"Found on_duplicate={on_duplicate!r}; expected 'error' or 'sum'.")
     if len(names) == 0:
         raise GeneIdError("Found no columns (n_vars = 0); expected genes as columns.")
-    repeated = names[names.duplicated() & (names != "")].unique()
-    if len(repeated) and on_duplicate == "error":
+    repeated = names[pd.Series(names, dtype=object).duplicated()] if on_duplicate == "error" else []
+    repeated = [name for name in dict.fromkeys(repeated) if name != ""]
+    if repeated:
         raise GeneIdError(
             f"Found {len(repeated)} gene names more than once ({_some(repeated)}). Expected each "
             "once; pass on_duplicate='sum' to add such columns up, or gene_ids= a column of "
@@ -175,7 +182,7 @@ def _spelled_as_other(seen: SeenNames, wanted: str) -> bool:
     """Whether the names fit the wanted species as well, but for their case (`GAPDH` in mouse)."""
     code = SPECIES.index(wanted)
     n_known, spelled = (seen.kinds > 0).sum(axis=1), seen.as_spelled().sum(axis=1)
-    as_many = n_known[code] >= (1 - gn.MARGIN) * n_known[1 - code]
+    as_many = n_known[code] >= (1 - MARGIN) * n_known[1 - code]
     return bool(as_many and (wanted == "mouse" or spelled[1 - code] < 0.5 * n_known[1 - code]))
 
 
@@ -205,7 +212,7 @@ def _wrong_species(seen: SeenNames, who: str, expected: Sequence[str]) -> GeneId
     code = slice(None) if found in (None, "both") else SPECIES.index(found)
     share = (np.atleast_2d(seen.kinds[code]) > 0).any(axis=0).mean()
     return GeneIdError(
-        f"Found {what} ({share:.0%} of {len(seen.names):,} columns), but {who} "
+        f"Found {what} ({share:.0%} of {len(seen.original):,} columns), but {who} "
         f"{' and '.join(expected)} genes only (recognised: {seen.detection}). Pass the species of "
         "the cells with species=, or take a model that knows their genes."
     )
@@ -215,7 +222,7 @@ def _rows(seen: SeenNames, used: Sequence[str]) -> tuple[np.ndarray, np.ndarray]
     """Row and kind of each column; of two species the better kind of match, human first."""
     codes = [SPECIES.index(name) for name in used]
     rows, kinds = seen.rows[codes], seen.kinds[codes]
-    rank = np.where(rows < 0, len(gn.KINDS), kinds)
+    rank = np.where(rows < 0, len(gl.KINDS), kinds)
     best = np.argmin(rank, axis=0)
     at = np.arange(rows.shape[1])
     return rows[best, at], kinds[best, at]
@@ -230,19 +237,18 @@ def _report(
     tokens: np.ndarray,
 ) -> GeneMatch:
     n, n_matched = len(tokens), int((tokens >= 0).sum())
-    ids = vocabulary.genes.ensembl_id.to_numpy(dtype=object)
-    counts = np.bincount(kind, minlength=len(gn.KINDS))
+    counts = np.bincount(kind, minlength=len(gl.KINDS))
     parts = ", ".join(
         f"{count:,} by {name}"
-        for count, name in zip(counts, gn.KINDS, strict=True)
+        for count, name in zip(counts, gl.KINDS, strict=True)
         if name != "none" and count
     )
     whose = " or ".join(used)
     return GeneMatch(
         tokens=tokens,
-        ensembl_id=np.where(row < 0, "", ids[row]).astype(str),
+        ensembl_id=np.where(row < 0, "", vocabulary._ids[row]),
         species="both" if len(used) > 1 else used[0],
-        id_type=gn.id_type_of(kind),
+        id_type=id_type_of(kind),
         n_matched=n_matched,
         coverage=n_matched / n,
         summary=f"{n_matched:,} of {n:,} columns ({n_matched / n:.0%}) are {whose} genes of the "
@@ -251,8 +257,9 @@ def _report(
 
 
 def _share_of_vocabulary(row: np.ndarray, vocabulary: "Vocabulary", used: Sequence[str]) -> float:
-    total = int(vocabulary.genes.species.isin(used).sum())
-    return len(np.unique(row[row >= 0])) / total
+    codes = [SPECIES.index(name) for name in used]
+    total = np.bincount(vocabulary._codes, minlength=len(SPECIES))[codes].sum()
+    return np.count_nonzero(np.bincount(row[row >= 0])) / total
 
 
 def _refuse_low_coverage(
@@ -286,20 +293,20 @@ def _warn(seen: SeenNames, row: np.ndarray, kind: np.ndarray, used: Sequence[str
     names, matched = seen.original, row >= 0
     if (seen.genome >= 0).any():
         _say(f"Removed genome prefixes from gene names ({_some(names[seen.genome >= 0])}).")
-    ambiguous = (seen.rows[[SPECIES.index(name) for name in used]] == gn.AMBIGUOUS).any(axis=0)
+    ambiguous = (seen.rows[[SPECIES.index(name) for name in used]] == gl.AMBIGUOUS).any(axis=0)
     if (ambiguous & ~matched).any():
         found = names[ambiguous & ~matched]
         _say(
             f"{len(found)} names stand for more than one gene and were left out "
             f"({_some(found)}); use Ensembl ids to keep them."
         )
-    if (kind == gn.EXCEL).any():
-        found = names[kind == gn.EXCEL]
+    if (kind == gl.EXCEL).any():
+        found = names[kind == gl.EXCEL]
         _say(
             f"{len(found)} gene names are dates made by a spreadsheet and were read back "
             f"as genes ({_some(found)})."
         )
-    respelled = (kind == gn.RESPELLED) | (kind == gn.RESPELLED_ALIAS)
+    respelled = (kind == gl.RESPELLED) | (kind == gl.RESPELLED_ALIAS)
     if respelled.sum() > 0.01 * max(matched.sum(), 1):
         _say(
             f"{int(respelled.sum()):,} names are {' or '.join(used)} symbols or aliases only when "
@@ -308,9 +315,10 @@ def _warn(seen: SeenNames, row: np.ndarray, kind: np.ndarray, used: Sequence[str
     _warn_collisions(names, row)
 
 
-def _warn_collisions(names: pd.Series, row: np.ndarray) -> None:
-    table = pd.DataFrame({"name": names.to_numpy(), "row": row})
-    table = table[table.row >= 0].drop_duplicates()
+def _warn_collisions(names: np.ndarray, row: np.ndarray) -> None:
+    at = np.flatnonzero(row >= 0)
+    at = at[np.bincount(row[at])[row[at]] > 1]
+    table = pd.DataFrame({"name": names[at], "row": row[at]}).drop_duplicates()
     twice = table[table.row.duplicated(keep=False)].sort_values("row", kind="stable")
     if len(twice):
         _say(
@@ -320,7 +328,7 @@ def _warn_collisions(names: pd.Series, row: np.ndarray) -> None:
 
 
 def _some(names: Iterable[str], most: int = 8) -> str:
-    names = list(names)
+    names = [str(name) for name in names]
     more = f", ... {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(map(repr, names[:most])) + more
 

@@ -12,8 +12,8 @@ import scipy.sparse as sp
 
 from scmix._counts import CountCheck, as_counts, is_counts
 from scmix._errors import InputError, MissingKeyError
-from scmix._gene_names import SPECIES
 from scmix._row_blocks import RowBlocks, row_blocks
+from scmix._species import SPECIES
 from scmix._writer import is_ours, params, write
 from scmix.batches import Sequences
 from scmix.ranks import layer_to_sequences, rank_encode

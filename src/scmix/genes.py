@@ -16,7 +16,6 @@ genes that have no token yet, ordered by Ensembl id. Medians are kept per specie
 
 import gzip
 import hashlib
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -28,8 +27,11 @@ import numpy as np
 import pandas as pd
 
 from ._errors import InputError, ModelFileError
+from ._gene_lookup import Lookup, Names
 from ._gene_matching import GeneMatch, match
-from ._gene_names import SPECIES, Detection, Lookup, detect, species_code, species_codes
+from ._gene_names import Detection, detect
+from ._gene_table import COLUMNS, SPECIAL, as_text, check, known_mode, parse, typed, with_tokens
+from ._species import SPECIES, species_code, species_codes
 
 __all__ = [
     "SPECIES",
@@ -42,13 +44,7 @@ __all__ = [
     "species_codes",
 ]
 
-COLUMNS = ("ensembl_id", "symbol", "aliases", "species", "biotype", "group", "median", "token")
-SPECIAL = {
-    "shared": {"<pad>": 0, "<mask>": 1, "<human>": 2, "<mouse>": 3},
-    "separate": {"<pad>": 0, "<mask>": 1},
-}
 _BUNDLED = Path(__file__).parent / "resources" / "vocabulary.csv.gz"
-_HEADER = "# scmix vocabulary 1, mode "
 _MAX_BYTES = 200_000_000  # the bundled text has 4 MB; more than this is not a vocabulary
 
 
@@ -85,7 +81,7 @@ class Vocabulary:
     mode: str
 
     def __post_init__(self) -> None:
-        _check(self.genes, self.special, self.mode)
+        check(self.genes, self.special, self.mode)
 
     @classmethod
     def bundled(cls, mode: str = "shared") -> "Vocabulary":
@@ -139,9 +135,9 @@ class Vocabulary:
         if "token" in table:
             if special is None:
                 raise InputError("Found tokens but no special tokens; pass special={'<pad>': 0}.")
-            return cls(_typed(table), dict(special), mode)
-        chosen = SPECIAL[_known_mode(mode)] if special is None else special
-        return cls(_typed(_with_tokens(table, len(chosen), mode)), dict(chosen), mode)
+            return cls(typed(table), dict(special), mode)
+        chosen = SPECIAL[known_mode(mode)] if special is None else special
+        return cls(typed(with_tokens(table, len(chosen), mode)), dict(chosen), mode)
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> Self:
@@ -151,7 +147,7 @@ class Vocabulary:
                 data = file.read(_MAX_BYTES + 1)
             if len(data) > _MAX_BYTES:
                 raise ValueError("it is larger than a vocabulary can be")
-            return cls(*_parse(data.decode("utf-8")))
+            return cls(*parse(data.decode("utf-8")))
         except (OSError, EOFError, ValueError) as error:
             if isinstance(error, FileNotFoundError):
                 raise
@@ -244,28 +240,25 @@ class Vocabulary:
         return self.genes.token.to_numpy(np.int32)
 
     @cached_property
-    def _lookups(self) -> dict[str, Lookup]:
-        return {name: Lookup.of(self.genes, name) for name in self.species}
+    def _ids(self) -> np.ndarray:
+        return self.genes.ensembl_id.to_numpy(object).astype(str)
+
+    @cached_property
+    def _names(self) -> Names:
+        # Names of a species that the vocabulary lacks are known too, so that they can be named.
+        tables = {name: self if name in self.species else self.bundled() for name in SPECIES}
+        return Names(tuple(Lookup.of(table.genes, name) for name, table in tables.items()))
 
     @cached_property
     def _text(self) -> str:
-        median = self.genes["median"].to_numpy(np.float32).astype("U")  # shortest exact decimals
-        genes = self.genes[list(COLUMNS)].assign(median=median).astype({"token": str})
-        table = pd.concat([_special_rows(self.special), genes])
-        return f"{_HEADER}{self.mode}\n" + table.to_csv(index=False, lineterminator="\n")
+        return as_text(self.genes, self.special, self.mode)
 
 
 @lru_cache(maxsize=2)
 def _bundled(mode: str) -> Vocabulary:
-    if _known_mode(mode) == "shared":
+    if known_mode(mode) == "shared":
         return Vocabulary.read(_BUNDLED)
     return Vocabulary.from_table(_bundled("shared").genes.drop(columns="token"), mode=mode)
-
-
-def _known_mode(mode: str) -> str:
-    if mode not in SPECIAL:
-        raise InputError(f"Found mode {mode!r}; expected 'shared' or 'separate'.")
-    return mode
 
 
 def _complete(table: pd.DataFrame) -> pd.DataFrame:
@@ -280,68 +273,6 @@ def _complete(table: pd.DataFrame) -> pd.DataFrame:
     known = _bundled("shared").genes.set_index("ensembl_id")[missing]
     added = known.reindex(table.ensembl_id).fillna("").reset_index(drop=True)
     return pd.concat([table, added], axis=1)
-
-
-def _with_tokens(table: pd.DataFrame, n_special: int, mode: str) -> pd.DataFrame:
-    """Give tokens by the documented rule: human genes by id, then the other mouse genes by id."""
-    table = table.sort_values(["species", "ensembl_id"], ignore_index=True)
-    own = table.species + " " + table.ensembl_id
-    key = own.where(table.group == "", "group " + table.group) if mode == "shared" else own
-    return table.assign(token=pd.factorize(key)[0] + n_special)
-
-
-def _typed(table: pd.DataFrame) -> pd.DataFrame:
-    table = table[list(COLUMNS)].astype({"token": np.int32, "median": np.float32})
-    text = {
-        name: table[name].astype(object).where(table[name].notna(), "") for name in COLUMNS[:-2]
-    }
-    return table.assign(**{name: values.astype(str) for name, values in text.items()})
-
-
-def _special_rows(special: Mapping[str, int]) -> pd.DataFrame:
-    rows = dict.fromkeys(COLUMNS, "") | {"ensembl_id": list(special), "species": "special"}
-    return pd.DataFrame(rows | {"token": [str(token) for token in special.values()]})
-
-
-def _parse(text: str) -> tuple[pd.DataFrame, dict[str, int], str]:
-    header, _, body = text.partition("\n")
-    if not header.startswith(_HEADER):
-        raise ValueError("the first line is not that of a vocabulary")
-    table = pd.read_csv(io.StringIO(body), dtype=dict.fromkeys(COLUMNS, str), keep_default_na=False)
-    if tuple(table.columns) != COLUMNS:
-        raise ValueError(f"it has the columns {list(table.columns)}")
-    is_special = (table.species == "special").to_numpy()
-    rows = table[is_special]
-    special = dict(zip(rows.ensembl_id, rows.token.astype(int), strict=True))
-    return _typed(table[~is_special].reset_index(drop=True)), special, header.removeprefix(_HEADER)
-
-
-def _check(genes: pd.DataFrame, special: Mapping[str, int], mode: str) -> None:
-    """Refuse a table that could give a cell wrong tokens."""
-    _known_mode(mode)
-    median, tokens = genes["median"].to_numpy(np.float64), genes.token
-    grouped, ids = genes[genes.group != ""], set(special.values())
-    most = 10 * (len(genes) + len(special)) + 1000
-    faults = {
-        "no genes": genes.empty,
-        "no special token <pad>": "<pad>" not in special,
-        "an unknown species": not genes.species.isin(SPECIES).all(),
-        "an Ensembl id twice": genes.ensembl_id.duplicated().any(),
-        "a gene without an id": (genes.ensembl_id == "").any(),
-        "medians that are not above zero": not (np.isfinite(median) & (median > 0)).all(),
-        "negative tokens": (tokens < 0).any() or min(ids, default=0) < 0,
-        "tokens far above the number of genes": max(tokens.max(), *ids, 0) > most,
-        "a token for two genes of one species": genes.duplicated(["species", "token"]).any(),
-        "a gene with a special token": tokens.isin(list(ids)).any(),
-        "special tokens that are not distinct": len(ids) < len(special),
-        "two genes of one species in a group": grouped.duplicated(["species", "group"]).any(),
-    }
-    found = [name for name, wrong in faults.items() if wrong]
-    if found:
-        raise InputError(
-            f"Found a vocabulary with {', '.join(found)}. Expected one row per gene of one "
-            "species with its token and median; correct the table."
-        )
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

@@ -13,9 +13,9 @@ from anndata import AnnData
 
 from .. import _slots
 from .._errors import GeneIdError, InputError, MissingKeyError
-from .._gene_matching import OnDuplicate
-from .._gene_names import n_known
-from ..genes import SPECIES, GeneMatch, Vocabulary, match, species_code, species_codes
+from .._gene_matching import GeneMatch, OnDuplicate, match_seen
+from .._gene_names import SeenNames
+from ..genes import SPECIES, Vocabulary, species_code, species_codes
 
 if TYPE_CHECKING:
     from ..checkpoints import Model
@@ -151,12 +151,12 @@ def match_adata(
     The gene of every column, and the species code of every cell (int8).
     """
     codes = _given_species(adata, species, species_key)
-    names, origin = _names(adata, vocabulary, gene_ids, on_duplicate)
+    seen, origin = _names(adata, vocabulary, gene_ids, on_duplicate)
     present = [] if codes is None else [SPECIES[code] for code in np.unique(codes)]
     _check_known(present, vocabulary, species_key)
     wanted = None if not present else present[0] if len(present) == 1 else "both"
     try:
-        found = match(names, vocabulary, species=wanted, on_duplicate=on_duplicate)
+        found = match_seen(seen, vocabulary, wanted, on_duplicate)
     except GeneIdError as error:
         raise GeneIdError(f"{error}{_hint(adata, vocabulary, codes)}") from None
     if codes is None:
@@ -210,27 +210,28 @@ def _check_known(present: list[str], vocabulary: Vocabulary, species_key: str | 
 
 def _names(
     adata: AnnData, vocabulary: Vocabulary, gene_ids: str | None, on_duplicate: str
-) -> tuple[pd.Series | pd.Index, str]:
-    """The gene names to use, and what to call them."""
+) -> tuple[SeenNames, str]:
+    """The gene names to use, looked up, and what to call them."""
     if gene_ids is not None:
         if gene_ids not in adata.var:
             raise MissingKeyError(_missing(gene_ids, adata.var, "var", []))
-        return _column(adata, gene_ids), f'var["{gene_ids}"]'
-    names = adata.var_names
+        return SeenNames.of(_column(adata, gene_ids), vocabulary), f'var["{gene_ids}"]'
     others = [name for name in ID_COLUMNS if name in adata.var and _is_text(adata.var[name])]
     if not others or adata.n_vars == 0:
-        return names, "var_names"
-    least = _n_known_or_none(names, vocabulary)
-    repeated = not names.is_unique and on_duplicate == "error"
-    if least >= _GOOD_ENOUGH * len(names) and not repeated:
-        return names, "var_names"
+        return SeenNames.of(adata.var_names, vocabulary), "var_names"
+    own = SeenNames.of(adata.var_names, vocabulary) if _is_text(adata.var_names) else None
+    n_own = own.n_known if own else 0
+    repeated = not adata.var_names.is_unique and on_duplicate == "error"
+    if own and n_own >= _GOOD_ENOUGH * adata.n_vars and not repeated:
+        return own, "var_names"
     usable = [n for n in others if on_duplicate == "sum" or not _repeats(_column(adata, n))]
-    counts = {name: n_known(_column(adata, name), vocabulary) for name in usable}
-    best = max(usable, key=lambda name: counts[name], default=None)
-    if best is None or counts[best] <= (0.9 * least if repeated else least):
-        return names, "var_names"
-    logger.info('Using var["%s"] (%s genes known; %s in var_names).', best, counts[best], least)
-    return _column(adata, best), f'var["{best}"]'
+    seen = {name: SeenNames.of(_column(adata, name), vocabulary) for name in usable}
+    best = max(usable, key=lambda name: seen[name].n_known, default=None)
+    if best is None or seen[best].n_known <= (0.9 * n_own if repeated else n_own):
+        return own or SeenNames.of(adata.var_names, vocabulary), "var_names"
+    n_best = seen[best].n_known
+    logger.info('Using var["%s"] (%s genes known; %s in var_names).', best, n_best, n_own)
+    return seen[best], f'var["{best}"]'
 
 
 def _column(adata: AnnData, name: str) -> pd.Series:
@@ -239,17 +240,13 @@ def _column(adata: AnnData, name: str) -> pd.Series:
     return values.where(values.notna(), "")
 
 
-def _is_text(values: pd.Series) -> bool:
-    kind = values.cat.categories if isinstance(values.dtype, pd.CategoricalDtype) else values
+def _is_text(values: pd.Series | pd.Index) -> bool:
+    kind = values.dtype.categories if isinstance(values.dtype, pd.CategoricalDtype) else values
     return pd.api.types.infer_dtype(kind, skipna=True) == "string"
 
 
 def _repeats(names: pd.Series) -> bool:
     return bool(names[names != ""].duplicated().any())
-
-
-def _n_known_or_none(names: pd.Index, vocabulary: Vocabulary) -> int:
-    return n_known(names, vocabulary) if _is_text(names.to_series()) else 0
 
 
 def _missing(key: str, table: pd.DataFrame, slot: str, likely: list[str]) -> str:
@@ -277,7 +274,7 @@ def _names_species(values: pd.Series) -> bool:
 def _hint(adata: AnnData, vocabulary: Vocabulary, codes: np.ndarray | None) -> str:
     """What else about the object explains that its genes cannot be used."""
     some = adata.obs_names[:1000]
-    if len(some) and n_known(some, vocabulary) > 0.5 * len(some):
+    if len(some) and SeenNames.of(some, vocabulary).n_known > 0.5 * len(some):
         return " The names of the cells are genes: the matrix is transposed; pass adata.T."
     columns = _species_columns(adata) if codes is None else []
     if columns:
