@@ -1,5 +1,6 @@
 """The boundary to AnnData: what is read, what is refused with which words, what is written."""
 
+import dataclasses
 import logging
 import warnings
 
@@ -16,6 +17,7 @@ from scmix._counts import TOLERATED_FRACTION
 from scmix._errors import InputError, MissingKeyError
 from scmix._slots import iter_counts, iter_sequences, params, write
 from scmix.genes import Vocabulary
+from scmix.pp._match_adata import match_adata
 
 N_CELLS, N_GENES = 23, 60
 
@@ -444,6 +446,18 @@ def test_two_species_in_one_object(both, human, mouse):
     assert codes.tolist() == [0] * human.n_obs + [1] * mouse.n_obs
 
 
+def test_genes_matched_before_are_not_matched_again(human, caplog):
+    found, codes = match_adata(human, Vocabulary.bundled())
+    expected = _tokens(human)
+    caplog.clear()
+    caplog.set_level(logging.INFO, logger="scmix")
+    assert _tokens(human, match=(found, codes)) == expected
+    assert caplog.messages == []
+    other = dataclasses.replace(found, tokens=np.where(np.arange(200) == 3, -1, found.tokens))
+    shorter = [[t for t in cell if t != found.tokens[3]] for cell in expected]
+    assert _tokens(human, match=(other, codes)) == shorter
+
+
 def test_backed_sequences_are_as_in_memory(human, tmp_path):
     human.write_h5ad(tmp_path / "x.h5ad")
     backed = ad.read_h5ad(tmp_path / "x.h5ad", backed="r")
@@ -496,11 +510,21 @@ def test_no_known_gene_counted_is_refused(human):
 # -- writing --------------------------------------------------------------------------------------
 
 
+def test_the_caller_may_allow_what_is_replaced(human):
+    human.var["a"] = "old"
+    updates = {("var", "a"): np.full(human.n_vars, "new", object), ("uns", "b"): {}}
+    write(human, updates, replaceable=[("var", "a")])
+    assert set(human.var["a"]) == {"new"}
+    human.uns["b"] = {"mine": 1}
+    with pytest.raises(InputError, match=r'uns\["b"\] exists already'):
+        write(human, updates, replaceable=[("var", "a")])
+
+
 def _snapshot(adata: ad.AnnData) -> dict:
     return {
         "obs": adata.obs.copy(),
         "var": adata.var.copy(),
-        "keys": [sorted(getattr(adata, s)) for s in ("obsm", "varm", "layers", "uns")],
+        "keys": [sorted(map(str, getattr(adata, s))) for s in ("obsm", "varm", "layers", "uns")],
         "uns": {key: id(value) for key, value in adata.uns.items()},
     }
 

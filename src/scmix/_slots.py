@@ -19,7 +19,7 @@ from scmix.batches import Sequences
 from scmix.ranks import layer_to_sequences, rank_encode
 
 if TYPE_CHECKING:
-    from scmix._gene_matching import OnDuplicate
+    from scmix._gene_matching import GeneMatch, OnDuplicate
     from scmix.genes import Vocabulary
 
 __all__ = ["Block", "iter_counts", "iter_sequences", "params", "write"]
@@ -125,17 +125,22 @@ def _counts_layer(adata: ad.AnnData, layer: str | None) -> str | None:
         logger.info('.X is None: reading layers["counts"].')
         return "counts"
     if layer is None:
-        known = f"Pass layer=, one of {list(adata.layers)}." if adata.layers else ""
+        names = _layer_names(adata)
+        known = f"Pass layer=, one of {names}." if names else ""
         raise InputError(f".X is None. {known or _raw_advice(adata) or NO_COUNTS}")
     if layer not in adata.layers:
-        close = get_close_matches(layer, list(adata.layers))
+        names = _layer_names(adata)
+        close = get_close_matches(layer, names)
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raw = f" {_raw_advice(adata)}" if layer == "raw" else ""
         raise MissingKeyError(
-            f"Found no layer {layer!r}; there are {list(adata.layers)}.{hint}{raw} "
-            "layer=None reads .X."
+            f"Found no layer {layer!r}; there are {names}.{hint}{raw} layer=None reads .X."
         )
     return layer
+
+
+def _layer_names(adata: ad.AnnData) -> list[str]:
+    return [name for name in adata.layers if name is not None]  # since anndata 0.13, None is .X
 
 
 def _has_x(adata: ad.AnnData) -> bool:
@@ -153,10 +158,10 @@ def _advice(adata: ad.AnnData, where: str) -> str:
         return "Pass layer=None: .X holds counts."
     names = [
         name
-        for name, matrix in adata.layers.items()
+        for name in _layer_names(adata)
         if f'layers["{name}"]' != where
         and not is_ours(adata.uns.get(name))
-        and _holds_counts(matrix)
+        and _holds_counts(adata.layers[name])
     ]
     if names:
         best = min(names, key=lambda name: ("count" not in name.lower(), "raw" not in name.lower()))
@@ -184,6 +189,7 @@ def iter_sequences(
     adata: ad.AnnData,
     vocabulary: "Vocabulary",
     *,
+    match: "tuple[GeneMatch, np.ndarray] | None" = None,
     layer: str | None = None,
     species: str | None = None,
     species_key: str | None = None,
@@ -206,6 +212,9 @@ def iter_sequences(
         Cells by genes.
     vocabulary
         Gives tokens and medians.
+    match
+        What :func:`scmix.pp._match_adata.match_adata` made of the same options; made here when not
+        given.
     layer, allow_noninteger, block_cells
         As in :func:`iter_counts`.
     species, species_key, gene_ids, on_duplicate
@@ -220,23 +229,25 @@ def iter_sequences(
     InputError
         When the genes or counts cannot be used, or no cell has a count of a known gene.
     """
-    from scmix.pp._map_genes import match_adata
+    if match is None:
+        from scmix.pp._match_adata import match_adata
 
-    match, codes = match_adata(
-        adata,
-        vocabulary,
-        species=species,
-        species_key=species_key,
-        gene_ids=gene_ids,
-        on_duplicate=on_duplicate,
-    )
+        match = match_adata(
+            adata,
+            vocabulary,
+            species=species,
+            species_key=species_key,
+            gene_ids=gene_ids,
+            on_duplicate=on_duplicate,
+        )
+    genes, codes = match
 
     def rank(rows: sp.csr_matrix, cell_species: np.ndarray) -> Sequences:
-        return rank_encode(rows, match.tokens, vocabulary.medians, cell_species, n_genes=n_genes)
+        return rank_encode(rows, genes.tokens, vocabulary.medians, cell_species, n_genes=n_genes)
 
     def read_ranks(start: int, stop: int) -> Sequences:
         ranks = sp.csr_matrix(blocks.read(start, stop))
-        return layer_to_sequences(ranks, match.tokens, n_genes=n_genes)
+        return layer_to_sequences(ranks, genes.tokens, n_genes=n_genes)
 
     expected = {
         "vocabulary_sha256": vocabulary.sha256,

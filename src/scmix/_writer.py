@@ -1,7 +1,7 @@
 """The one place that changes an AnnData: everything a call made, at its very end, or nothing."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import anndata as ad
@@ -34,7 +34,11 @@ def _plain(value: Any) -> Any:
 
 
 def write(
-    adata: ad.AnnData, updates: Mapping[tuple[str, str], Any], overwrite: bool = False
+    adata: ad.AnnData,
+    updates: Mapping[tuple[str, str], Any],
+    overwrite: bool = False,
+    *,
+    replaceable: Collection[tuple[str, str]] = (),
 ) -> None:
     """Write all results of a call, or none.
 
@@ -47,6 +51,8 @@ def write(
     overwrite
         Replace what is there. What scmix wrote under the same `.uns` key is replaced anyway, so
         that a notebook cell can be run again.
+    replaceable
+        Slots and keys that the caller has found fit to be replaced.
 
     Raises
     ------
@@ -55,7 +61,8 @@ def write(
     """
     for (slot, key), value in updates.items():
         _check_update(adata, slot, key, value)
-        taken = key in getattr(adata, slot) and not _is_same(adata, slot, key, value)
+        taken = key in getattr(adata, slot) and (slot, key) not in replaceable
+        taken = taken and not _is_same(adata, slot, key, value)
         if taken and not overwrite and not _is_rerun(adata, slot, key, updates):
             raise InputError(
                 f'{slot}["{key}"] exists already. Pass overwrite=True, or another key_added.'
@@ -126,8 +133,6 @@ def _is_rerun(
     if (slot, key) == ("var", "scmix_token"):
         return True
     owners = [name for place, name in updates if place == "uns" and is_ours(adata.uns.get(name))]
-    if (slot, key) == ("var", "ensembl_id"):
-        return "scmix_genes" in owners
     return any(key == name or key.startswith(f"{name}_") for name in owners)
 
 

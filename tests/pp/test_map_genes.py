@@ -14,7 +14,7 @@ import scipy.sparse as sp
 import scmix
 from scmix._errors import GeneIdError, InputError, MissingKeyError
 from scmix.genes import Vocabulary
-from scmix.pp._map_genes import match_adata
+from scmix.pp._match_adata import match_adata
 
 
 @pytest.fixture
@@ -66,6 +66,47 @@ def test_running_again_and_keys_of_others(human: ad.AnnData) -> None:
     refused(theirs, InputError, r'var\["ensembl_id"\] exists already', overwrite=False)
     scmix.pp.map_genes(theirs, overwrite=True)
     assert theirs.var["ensembl_id"].tolist() == first["ensembl_id"].tolist()
+
+
+@pytest.mark.parametrize("as_category", [False, True])
+def test_ids_of_the_user_stay_where_nothing_matched(
+    make_adata: Callable[..., ad.AnnData], as_category: bool
+) -> None:
+    adata = make_adata("human", ids="symbol")
+    genes = Vocabulary.bundled().genes
+    ids = genes[genes.species == "human"].set_index("symbol").ensembl_id[adata.var_names]
+    theirs = [f"{name}.7" for name in ids]  # versions, one missing, one wrong, two not matched
+    theirs[:2], theirs[-2:] = [np.nan, ids.iloc[5]], ["ENSG99999999999", np.nan]
+    adata.var["ensembl_id"] = pd.Categorical(theirs) if as_category else np.array(theirs, object)
+    adata.var_names = [*adata.var_names[:-2], "no gene", "nor this"]
+    scmix.pp.map_genes(adata)
+    expected = [*ids.iloc[:-2], "ENSG99999999999", ""]
+    assert adata.var["ensembl_id"].tolist() == expected
+    scmix.pp.map_genes(adata)
+    assert adata.var["ensembl_id"].tolist() == expected
+    scmix.pp.map_genes(adata, overwrite=True)
+    assert adata.var["ensembl_id"].tolist() == [*ids.iloc[:-2], "", ""]
+
+
+def test_retired_ids_agree(vocabulary: Vocabulary) -> None:
+    retired = vocabulary.genes[vocabulary.genes.aliases.str.contains("ENSG0")].head(50)
+    old = retired.aliases.str.extract(r"(ENSG\d{11})", expand=False)
+    adata = ad.AnnData(np.ones((2, len(old)), np.float32), var=pd.DataFrame(index=list(old)))
+    adata.var["ensembl_id"] = old.to_numpy(object)
+    scmix.pp.map_genes(adata, gene_ids="ensembl_id")
+    assert adata.var["ensembl_id"].tolist() == retired.ensembl_id.tolist()
+
+
+@pytest.mark.parametrize(("n_other", "fits"), [(20, True), (21, False)])
+def test_ids_of_other_genes_are_not_replaced(human: ad.AnnData, n_other: int, fits: bool) -> None:
+    names = human.var_names.to_numpy(object)
+    human.var["ensembl_id"] = np.where(np.arange(200) < n_other, np.roll(names, 1), names)
+    if not fits:
+        first = f"first: '{names[-1]}', matched: '{names[0]}'"
+        refused(human, InputError, rf"other genes for 21 of 200 matched columns \({first}\)",
+                gene_ids=None)  # fmt: skip
+    scmix.pp.map_genes(human, overwrite=not fits)
+    assert human.var["ensembl_id"].tolist() == names.tolist()
 
 
 @pytest.mark.parametrize("form", ["h5ad", "zarr"])

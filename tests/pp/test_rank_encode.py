@@ -27,7 +27,9 @@ def _state(adata: ad.AnnData) -> dict:
     return {
         "X": [array.copy() for array in data],
         "tables": [adata.obs.copy(), adata.var.copy()],
-        "keys": [sorted(getattr(adata, slot)) for slot in ("obsm", "varm", "layers", "uns")],
+        "keys": [
+            sorted(map(str, getattr(adata, slot))) for slot in ("obsm", "varm", "layers", "uns")
+        ],
     }
 
 

@@ -149,6 +149,7 @@ def test_result_survives_writing_and_reading(file, human, tiny, clear, tmp_path)
     read = getattr(ad, f"read_{file}")(path)
     np.testing.assert_array_equal(read.obsm["X_scmix"], human.obsm["X_scmix"])
     assert read.uns["X_scmix"]["n_empty_cells"] == 1
+    assert read.uns["X_scmix"]["coverage"] == 1
     assert dict(read.uns["X_scmix"]["params"]) == human.uns["X_scmix"]["params"]
 
 
@@ -168,6 +169,16 @@ def test_params_say_what_was_done(human, tiny):
         "on_duplicate": "error",
         "allow_noninteger": False,
     }
+
+
+def test_coverage_is_kept_with_the_result(human, tiny, caplog):
+    human.var_names = ["no gene", *human.var_names[1:]]
+    with caplog.at_level(logging.INFO, logger="scmix"):
+        tl.embed(human, tiny, **EXACT)
+    made = human.uns["X_scmix"]
+    assert (made["coverage"], made["n_genes_matched"]) == (199 / 200, 199)
+    assert isinstance(made["coverage"], float)
+    assert sum("genes of the vocabulary" in line for line in caplog.messages) == 1
 
 
 def test_empty_cells_are_nan_and_said_once(human, tiny, clear):

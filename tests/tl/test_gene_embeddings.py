@@ -39,7 +39,7 @@ def test_input_is_the_row_of_the_embedding_table(with_strangers, tiny):
     np.testing.assert_array_equal(result[2:], weight[tokens_of(with_strangers, tiny)[2:]])
     made = with_strangers.uns["scmix_gene"]
     assert made["n_without_vector"] == 2
-    assert made["coverage"] == 198 / 200
+    assert (made["coverage"], made["n_genes_matched"]) == (198 / 200, 198)
     assert made["params"]["source"] == "input"
 
 

@@ -1,9 +1,7 @@
 """`pp.map_genes`: the columns of an AnnData matched to the genes of a vocabulary."""
 
-import logging
 import os
 import warnings
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,23 +10,18 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from .. import _slots
-from .._errors import GeneIdError, InputError, MissingKeyError
-from .._gene_matching import GeneMatch, OnDuplicate, match_seen
+from .._errors import InputError
+from .._gene_matching import GeneMatch, OnDuplicate
 from .._gene_names import SeenNames
-from ..genes import SPECIES, Vocabulary, species_code, species_codes
+from .._writer import is_ours
+from ..genes import SPECIES, Vocabulary
+from ._match_adata import match_adata, names_of
 
 if TYPE_CHECKING:
     from ..checkpoints import Model
 
-logger = logging.getLogger("scmix")
-
-ID_COLUMNS = (
-    "ensembl_id", "ensembl_ids", "ensembl_gene_id", "ensembl", "ensgene", "gene_ids", "gene_id",
-    "feature_id", "gene_symbols", "gene_symbol", "gene_name", "gene_names", "feature_name",
-    "symbol",
-)  # fmt: skip
-_GOOD_ENOUGH = 0.95  # share of var_names recognised above which no column is looked at
 _DOUBLET_SHARE = 0.1  # of a cell's counts in genes of the other species
+_CONTRADICTED = 0.1  # of the matched genes, above which a column of ids is about other genes
 
 
 def map_genes(
@@ -66,7 +59,8 @@ def map_genes(
     on_duplicate
         Names that occur twice: `"error"`, or `"sum"` the columns.
     overwrite
-        Replace columns of the same names that scmix did not write.
+        Replace columns of the same names that scmix did not write. A column `ensembl_id` that
+        agrees with the match needs no such permission.
     copy
         Return a copy instead of writing to `adata`.
 
@@ -74,7 +68,8 @@ def map_genes(
     -------
     None, or the copy. Sets:
 
-        - `.var["ensembl_id"]`: Ensembl id of each gene, `""` for none.
+        - `.var["ensembl_id"]`: Ensembl id of each gene. Where there is no match, what the column
+          held before stays, else `""`.
         - `.var["scmix_token"]`: int32 token, -1 for a gene that the vocabulary lacks.
         - `.uns["scmix_genes"]["params"]`: options, species, vocabulary and coverage.
 
@@ -84,7 +79,8 @@ def map_genes(
         When names are not text or occur twice, or the genes are of another species, of two, or
         unknown.
     InputError
-        When cells have no known species, or `.var` has the columns already.
+        When cells have no known species, `.var["ensembl_id"]` names other genes than those
+        matched (more than 10 % of them), or scmix did not write what it would replace.
 
     Examples
     --------
@@ -105,6 +101,7 @@ def map_genes(
         on_duplicate=on_duplicate,
     )
     _warn_doublets(adata, found, codes, vocabulary)
+    ids = found.ensembl_id.astype(object) if overwrite else _ids(adata, found, vocabulary)
     params = _slots.params(
         species=[SPECIES[code] for code in np.unique(codes)],
         species_key=species_key,
@@ -118,54 +115,12 @@ def map_genes(
         vocabulary_mode=vocabulary.mode,
     )
     updates = {
-        ("var", "ensembl_id"): found.ensembl_id.astype(object),
+        ("var", "ensembl_id"): ids,
         ("var", "scmix_token"): found.tokens,
         ("uns", "scmix_genes"): {"params": params},
     }
-    _slots.write(adata, updates, overwrite)
+    _slots.write(adata, updates, overwrite, replaceable=[("var", "ensembl_id")])
     return adata if copy else None
-
-
-def match_adata(
-    adata: AnnData,
-    vocabulary: Vocabulary,
-    *,
-    species: str | None = None,
-    species_key: str | None = None,
-    gene_ids: str | None = None,
-    on_duplicate: OnDuplicate = "error",
-) -> tuple[GeneMatch, np.ndarray]:
-    """Match genes and find the species of every cell, without writing anything.
-
-    Parameters
-    ----------
-    adata
-        Cells by genes.
-    vocabulary
-        The genes to match to.
-    species, species_key, gene_ids, on_duplicate
-        As in :func:`map_genes`.
-
-    Returns
-    -------
-    The gene of every column, and the species code of every cell (int8).
-    """
-    codes = _given_species(adata, species, species_key)
-    seen, origin = _names(adata, vocabulary, gene_ids, on_duplicate)
-    present = [] if codes is None else [SPECIES[code] for code in np.unique(codes)]
-    _check_known(present, vocabulary, species_key)
-    wanted = None if not present else present[0] if len(present) == 1 else "both"
-    try:
-        found = match_seen(seen, vocabulary, wanted, on_duplicate)
-    except GeneIdError as error:
-        raise GeneIdError(f"{error}{_hint(adata, vocabulary, codes)}") from None
-    if codes is None:
-        codes = np.full(adata.n_obs, SPECIES.index(found.species), np.int8)
-        _warn_contradiction(adata, found.species)
-    if not adata.obs_names.is_unique:
-        _say("Cell names are not unique; results are in the order of the cells.")
-    logger.info("%s: %s.", origin, found.summary)
-    return found, codes
 
 
 def _vocabulary(model: "str | os.PathLike[str] | Model | Vocabulary | None") -> Vocabulary:
@@ -178,120 +133,30 @@ def _vocabulary(model: "str | os.PathLike[str] | Model | Vocabulary | None") -> 
     return vocabulary(model)
 
 
-def _given_species(
-    adata: AnnData, species: str | None, species_key: str | None
-) -> np.ndarray | None:
-    """Species code of every cell, if the caller says."""
-    if species is not None and species_key is not None:
-        raise InputError(
-            f"Found species={species!r} and species_key={species_key!r}; pass one of them."
-        )
-    if species is not None:
-        return np.full(adata.n_obs, species_code(species), np.int8)
-    if species_key is None:
-        return None
-    if species_key not in adata.obs:
-        raise MissingKeyError(_missing(species_key, adata.obs, "obs", _species_columns(adata)))
-    try:
-        return species_codes(adata.obs[species_key])
-    except InputError as error:
-        raise InputError(f'In adata.obs["{species_key}"]: {error}') from None
+def _ids(adata: AnnData, found: GeneMatch, vocabulary: Vocabulary) -> np.ndarray:
+    """Ids of the matched genes beside those that the others had; refuse ids of other genes."""
+    if "ensembl_id" not in adata.var:
+        return found.ensembl_id.astype(object)
+    theirs, matched = names_of(adata, "ensembl_id"), found.tokens >= 0
+    other = _names_another(theirs, found, vocabulary)
+    if other.sum() <= _CONTRADICTED * matched.sum():
+        return np.where(matched, found.ensembl_id, theirs.to_numpy(object)).astype(object)
+    if is_ours(adata.uns.get("scmix_genes")):
+        return found.ensembl_id.astype(object)
+    first = int(np.argmax(other))
+    raise InputError(
+        f'var["ensembl_id"] exists already and names other genes for {other.sum():,} of '
+        f"{matched.sum():,} matched columns (first: {theirs.iloc[first]!r}, matched: "
+        f"{str(found.ensembl_id[first])!r}). Pass overwrite=True to replace it, or "
+        "gene_ids='ensembl_id' to go by it."
+    )
 
 
-def _check_known(present: list[str], vocabulary: Vocabulary, species_key: str | None) -> None:
-    unknown = [name for name in present if name not in vocabulary.species]
-    if unknown and species_key is not None:
-        raise GeneIdError(
-            f'Found {unknown[0]} cells in adata.obs["{species_key}"], but the model knows '
-            f"{' and '.join(vocabulary.species)} genes only. Leave these cells out, or take a "
-            "model for both species."
-        )
-
-
-def _names(
-    adata: AnnData, vocabulary: Vocabulary, gene_ids: str | None, on_duplicate: str
-) -> tuple[SeenNames, str]:
-    """The gene names to use, looked up, and what to call them."""
-    if gene_ids is not None:
-        if gene_ids not in adata.var:
-            raise MissingKeyError(_missing(gene_ids, adata.var, "var", []))
-        return SeenNames.of(_column(adata, gene_ids), vocabulary), f'var["{gene_ids}"]'
-    others = [name for name in ID_COLUMNS if name in adata.var and _is_text(adata.var[name])]
-    if not others or adata.n_vars == 0:
-        return SeenNames.of(adata.var_names, vocabulary), "var_names"
-    own = SeenNames.of(adata.var_names, vocabulary) if _is_text(adata.var_names) else None
-    n_own = own.n_known if own else 0
-    repeated = not adata.var_names.is_unique and on_duplicate == "error"
-    if own and n_own >= _GOOD_ENOUGH * adata.n_vars and not repeated:
-        return own, "var_names"
-    usable = [n for n in others if on_duplicate == "sum" or not _repeats(_column(adata, n))]
-    seen = {name: SeenNames.of(_column(adata, name), vocabulary) for name in usable}
-    best = max(usable, key=lambda name: seen[name].n_known, default=None)
-    if best is None or seen[best].n_known <= (0.9 * n_own if repeated else n_own):
-        return own or SeenNames.of(adata.var_names, vocabulary), "var_names"
-    n_best = seen[best].n_known
-    logger.info('Using var["%s"] (%s genes known; %s in var_names).', best, n_best, n_own)
-    return seen[best], f'var["{best}"]'
-
-
-def _column(adata: AnnData, name: str) -> pd.Series:
-    """Names of genes from a column; a missing one is no gene."""
-    values = adata.var[name].astype(object)
-    return values.where(values.notna(), "")
-
-
-def _is_text(values: pd.Series | pd.Index) -> bool:
-    kind = values.dtype.categories if isinstance(values.dtype, pd.CategoricalDtype) else values
-    return pd.api.types.infer_dtype(kind, skipna=True) == "string"
-
-
-def _repeats(names: pd.Series) -> bool:
-    return bool(names[names != ""].duplicated().any())
-
-
-def _missing(key: str, table: pd.DataFrame, slot: str, likely: list[str]) -> str:
-    close = likely or get_close_matches(key, list(map(str, table.columns)))
-    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    return f"Found no column {key!r} in adata.{slot}; there are {list(table.columns)}.{hint}"
-
-
-def _species_columns(adata: AnnData) -> list[str]:
-    """Columns of `.obs` in which every value is a species that scmix knows."""
-    return [str(name) for name in adata.obs if _names_species(adata.obs[name])]
-
-
-def _names_species(values: pd.Series) -> bool:
-    distinct = values.unique()
-    if not 0 < len(distinct) <= 10 or pd.api.types.is_numeric_dtype(values.dtype):
-        return False
-    try:
-        species_codes(np.asarray(distinct, dtype=object))
-    except InputError:
-        return False
-    return True
-
-
-def _hint(adata: AnnData, vocabulary: Vocabulary, codes: np.ndarray | None) -> str:
-    """What else about the object explains that its genes cannot be used."""
-    some = adata.obs_names[:1000]
-    if len(some) and SeenNames.of(some, vocabulary).n_known > 0.5 * len(some):
-        return " The names of the cells are genes: the matrix is transposed; pass adata.T."
-    columns = _species_columns(adata) if codes is None else []
-    if columns:
-        return f" Columns of adata.obs that name species: {', '.join(map(repr, columns))}."
-    return ""
-
-
-def _warn_contradiction(adata: AnnData, species: str) -> None:
-    """Say so when the genes look like one species and the cells are said to be of another."""
-    for name in _species_columns(adata):
-        stated = [SPECIES[code] for code in np.unique(species_codes(adata.obs[name]))]
-        if stated != [species]:
-            _say(
-                f'The genes are {species} genes, but adata.obs["{name}"] says '
-                f"{' and '.join(stated)}. The cells are taken as {species}; pass "
-                f"species_key={name!r} to go by the column."
-            )
+def _names_another(theirs: pd.Series, found: GeneMatch, vocabulary: Vocabulary) -> np.ndarray:
+    """Which matched columns have an id, but not of their gene (any version, current or retired)."""
+    seen = SeenNames.of(theirs, vocabulary)
+    same = (seen.rows >= 0) & (vocabulary._ids[seen.rows] == found.ensembl_id)
+    return (found.tokens >= 0) & (theirs != "").to_numpy() & ~same.any(axis=0)
 
 
 def _warn_doublets(
@@ -308,11 +173,8 @@ def _warn_doublets(
     other = counts[np.arange(len(codes)), 1 - codes]
     n = int((other > _DOUBLET_SHARE * counts.sum(axis=1)).sum())
     if n:
-        _say(
+        warnings.warn(
             f"{n:,} cells have more than {_DOUBLET_SHARE:.0%} of their counts in genes of the "
-            "other species: doublets, or a wrong species_key."
+            "other species: doublets, or a wrong species_key.",
+            stacklevel=3,
         )
-
-
-def _say(text: str) -> None:
-    warnings.warn(text, UserWarning, stacklevel=3)

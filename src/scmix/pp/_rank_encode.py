@@ -14,7 +14,8 @@ from .._gene_matching import OnDuplicate
 from ..genes import SPECIES, GeneMatch, Vocabulary
 from ..ranks import rank_encode as rank_counts
 from ..ranks import ranks_to_layer
-from ._map_genes import _vocabulary, match_adata
+from ._map_genes import _vocabulary
+from ._match_adata import match_adata
 
 if TYPE_CHECKING:
     from ..checkpoints import Model

@@ -2,6 +2,7 @@
 
 import warnings
 from os import PathLike
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -9,6 +10,7 @@ from anndata import AnnData
 from .. import _slots, checkpoints
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
+from ..pp._match_adata import match_adata
 from ._reading import Reader, check_target
 
 
@@ -96,7 +98,8 @@ def embed(
     `obsm[key_added]` : float32, (n_obs, hidden_size)
         The vectors. Cells without a gene of the vocabulary have a row of NaN.
     `uns[key_added]` : dict
-        `params` (scmix version, model and its sha256, options) and `n_empty_cells`.
+        `params` (scmix version, model and its sha256, options), `coverage` (share of the columns
+        that are genes of the model), `n_genes_matched` (their number) and `n_empty_cells`.
 
     Raises
     ------
@@ -125,16 +128,21 @@ def embed(
     loaded = checkpoints.load(model)
     check_target(adata, "obsm", key_added, overwrite=overwrite, copy=copy)
     reader = Reader(loaded, pool, hidden_layer, n_genes, device, dtype, batch_tokens)
+    genes: Any = {
+        "species": species,
+        "species_key": species_key,
+        "gene_ids": gene_ids,
+        "on_duplicate": on_duplicate,
+    }
+    match, codes = match_adata(adata, loaded.vocabulary, **genes)
     blocks = _slots.iter_sequences(
         adata,
         loaded.vocabulary,
+        match=(match, codes),
         layer=layer,
-        species=species,
-        species_key=species_key,
-        gene_ids=gene_ids,
-        on_duplicate=on_duplicate,
         allow_noninteger=allow_noninteger,
         n_genes=reader.n_genes,
+        **genes,
     )
     vectors = np.full((adata.n_obs, loaded.config.hidden_size), np.nan, dtype=np.float32)
     for part in reader.read(blocks, adata.n_obs):
@@ -148,14 +156,9 @@ def embed(
         )
     target = adata.copy() if copy else adata
     made = {
-        "params": reader.params(
-            layer=layer,
-            species=species,
-            species_key=species_key,
-            gene_ids=gene_ids,
-            on_duplicate=on_duplicate,
-            allow_noninteger=allow_noninteger,
-        ),
+        "params": reader.params(layer=layer, allow_noninteger=allow_noninteger, **genes),
+        "coverage": match.coverage,
+        "n_genes_matched": match.n_matched,
         "n_empty_cells": n_empty,
     }
     _slots.write(

@@ -11,7 +11,7 @@ from anndata import AnnData
 from .. import _slots, checkpoints
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
-from ..pp._map_genes import match_adata
+from ..pp._match_adata import match_adata
 from ._reading import Part, Reader, check_target
 
 
@@ -75,7 +75,7 @@ def gene_embeddings(
         NaN for genes that the model does not know and, with `source="context"`, that no cell has.
     `uns[key_added]` : dict
         `params` (scmix version, model and its sha256, options), `coverage` (share of the columns
-        that are genes of the model) and `n_without_vector`.
+        that are genes of the model), `n_genes_matched` (their number) and `n_without_vector`.
 
     Raises
     ------
@@ -105,13 +105,14 @@ def gene_embeddings(
         "gene_ids": gene_ids,
         "on_duplicate": on_duplicate,
     }
-    match, _ = match_adata(adata, loaded.vocabulary, **genes)
+    match, codes = match_adata(adata, loaded.vocabulary, **genes)
     if source == "input":
         table = _input_table(loaded)
     else:
         blocks = _slots.iter_sequences(
             adata,
             loaded.vocabulary,
+            match=(match, codes),
             layer=layer,
             allow_noninteger=allow_noninteger,
             n_genes=reader.n_genes,
@@ -122,6 +123,7 @@ def gene_embeddings(
     made = {
         "params": reader.params(source=source, layer=layer, **genes),
         "coverage": match.coverage,
+        "n_genes_matched": match.n_matched,
         "n_without_vector": int(np.isnan(vectors[:, 0]).sum()),
     }
     target = adata.copy() if copy else adata
