@@ -40,7 +40,13 @@ def test_it_is_ranks_special_tokens_and_the_mean_over_genes(human, tiny):
     for cell in sequences:
         row = Sequences(cell, [0, len(cell)])
         states = inference.run(
-            tiny.encoder, row, special_ids=[], pool="tokens", device="cpu", dtype="float32"
+            tiny.encoder,
+            row,
+            special_ids=[],
+            pool="tokens",
+            layer=-2,
+            device="cpu",
+            dtype="float32",
         )
         expected.append(states[~np.isin(cell, vocabulary.special_ids)].mean(axis=0))
     assert sequences[0][0] == vocabulary.special["<human>"]
@@ -195,6 +201,7 @@ def test_empty_cells_are_nan_and_said_once(human, tiny, clear):
 
 def test_hidden_layers_are_counted_as_python_indices(human, tiny):
     last, first, embeddings = (vectors(human, tiny, hidden_layer=i) for i in (-1, -2, 0))
+    np.testing.assert_array_equal(first, vectors(human, tiny))
     np.testing.assert_array_equal(last, vectors(human, tiny, hidden_layer=2))
     np.testing.assert_array_equal(first, vectors(human, tiny, hidden_layer=1))
     np.testing.assert_array_equal(embeddings, vectors(human, tiny, hidden_layer=-3))
@@ -219,7 +226,7 @@ def test_copy_and_rerun(human, tiny, unchanged):
     assert "X_scmix" in copied.obsm
     assert tl.embed(human, tiny, **EXACT) is None
     first = human.obsm["X_scmix"].copy()
-    tl.embed(human, tiny, hidden_layer=-2, **EXACT)  # a notebook cell that is run again
+    tl.embed(human, tiny, hidden_layer=-1, **EXACT)  # a notebook cell that is run again
     assert not np.allclose(human.obsm["X_scmix"], first)
 
 

@@ -43,8 +43,8 @@ def train(
     """Pretrain an encoder with `transformers.Trainer`.
 
     A run that was interrupted, even killed, goes on from its last complete checkpoint when it is
-    called again, and on CPU ends with the same bits as one that was never interrupted: batches,
-    masks and dropout depend on the recipe's seed and the step only.
+    called again. On CPU, with the same number of threads, it ends with the same bits as one that
+    was never interrupted: batches, masks and dropout depend on the recipe's seed and the step only.
 
     Several GPUs: start a script that calls this with ``torchrun`` or ``accelerate launch``; each
     process trains on its own batches. The device is that of ``scmix.settings.device``.
@@ -86,6 +86,22 @@ def train(
     FloatingPointError
         The loss or a gradient is not finite. The message names the step and the cells.
         Checkpoints from before stay.
+
+    Examples
+    --------
+    A very small model of a few cells, to see that everything is in place:
+
+    >>> import tempfile
+    >>> import scmix
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> scmix.datasets.pbmc3k()[:40].write_h5ad(folder / "cells.h5ad")
+    >>> corpus = scmix.pretrain.build_corpus([folder / "cells.h5ad"], folder / "corpus")
+    >>> small = {"hidden_size": 16, "num_hidden_layers": 1, "max_length": 64}
+    >>> final = train(
+    ...     corpus, folder / "run", "mix-geneformer-x", steps=2, tokens_per_step=512, **small
+    ... )
+    >>> scmix.models.load(final).config.hidden_size
+    16
     """
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     held_out = _open_validation(validation, corpus)
@@ -114,7 +130,7 @@ def _train(
 ) -> Pretraining:
     model = make_model(corpus.vocabulary, recipe)
     step, checkpoint = last_checkpoint(folder) or (0, None)
-    if step >= recipe.steps:
+    if checkpoint is not None and step >= recipe.steps:
         load_model(model, str(checkpoint / "model.safetensors"))
         return model
     if checkpoint is None and recipe.init == "coexpression":

@@ -25,7 +25,7 @@ def embed(
     on_duplicate: OnDuplicate = "error",
     allow_noninteger: bool = False,
     pool: str = "mean",
-    hidden_layer: int = -1,
+    hidden_layer: int | None = None,
     n_genes: int | None = None,
     key_added: str = "X_scmix",
     device: str | None = None,
@@ -44,13 +44,13 @@ def embed(
     Hidden layers are counted as a Python index into the hidden states. Other packages count
     differently:
 
-    =========================  ==================  =====================  ====================
+    =========================  ==================  ======================  ====================
     hidden state               `hidden_layer`      Geneformer `emb_layer`  helical `emb_layer`
-    =========================  ==================  =====================  ====================
-    after the last layer       -1 (or n_layers)    0                      -1
-    after the second to last   -2                  -1                     -2
-    token embeddings           0                   (not offered)          0
-    =========================  ==================  =====================  ====================
+    =========================  ==================  ======================  ====================
+    after the last layer       -1 (or n_layers)    0                       -1
+    after the second to last   -2                  -1                      -2
+    token embeddings           0                   (not offered)           0
+    =========================  ==================  ======================  ====================
 
     Parameters
     ----------
@@ -74,7 +74,9 @@ def embed(
         `"mean"` over the cell's genes; `"first"` token; `"cls"`, where the vocabulary has one;
         `"pooler"`, where the model has one.
     hidden_layer
-        Which hidden state is pooled, see above. Layers behind it are not run.
+        Which hidden state is pooled, see above. Layers behind it are not run. When not given: the
+        second to last, as is Geneformer's default, because the last is busy with predicting
+        genes; for the pooler the last, which it was trained on.
     n_genes
         Most genes of a cell that are read, the most distinctive first. As many as the model has
         positions when not given.
@@ -127,6 +129,8 @@ def embed(
         )
     loaded = checkpoints.load(model)
     check_target(adata, "obsm", key_added, overwrite=overwrite, copy=copy)
+    if hidden_layer is None:
+        hidden_layer = -1 if pool == "pooler" else -2
     reader = Reader(loaded, pool, hidden_layer, n_genes, device, dtype, batch_tokens)
     genes: Any = {
         "species": species,

@@ -26,7 +26,7 @@ def gene_embeddings(
     gene_ids: str | None = None,
     on_duplicate: OnDuplicate = "error",
     allow_noninteger: bool = False,
-    hidden_layer: int = -1,
+    hidden_layer: int = -2,
     n_genes: int | None = None,
     key_added: str = "scmix_gene",
     device: str | None = None,
