@@ -1,5 +1,6 @@
 """A small vocabulary of two species and a corpus with planted modules of genes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import anndata as ad
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 
 from scmix.genes import Vocabulary
 from scmix.pretrain import Corpus, build_corpus
@@ -44,6 +46,15 @@ def write_cells(
     obs = pd.DataFrame(index=names) if obs is None else obs.set_index(pd.Index(names))
     ad.AnnData(sp.csr_matrix(counts), obs=obs, var=var).write_h5ad(path)
     return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny models are slower on several threads, on a busy machine thirty times."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,9 @@ TINY = {
     "tokens_per_step": 512,
     "datasets_per_step": 0,
     "init": "random",
+    "simcse_views": "subset",
+    "subset_swapped": 0.5,
+    "learning_rate": 1e-3,
     "log_every": 2,
     "checkpoint_every": 4,
 }
@@ -68,7 +71,11 @@ def assert_equal_runs(one: Path, two: Path) -> None:
 def start(corpus: Corpus, out: Path, options: dict) -> subprocess.Popen:
     call = f"train({str(corpus.path)!r}, {str(out)!r}, **{options!r})"
     script = f"from scmix.pretrain import train; {call}"
-    return subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    # sums are in another order with another number of threads
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", script], stderr=subprocess.DEVNULL, env=one_thread
+    )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")

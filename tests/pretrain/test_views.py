@@ -79,6 +79,22 @@ def test_views_of_a_batch(corpus):
         np.testing.assert_array_equal(full[1:], corpus.sequences([row])[0][:39])
 
 
+def test_the_second_part_is_written_in_the_other_species_when_asked(corpus):
+    swapped = settings(subset_swapped=1.0, species_token_dropout=0.0)
+    batch = Stream(corpus, swapped, ("masked", "subset")).batch(0)
+    voc = corpus.vocabulary
+    for row, masked, part in zip(
+        batch["rows"],
+        cells_of(batch["views"]["masked"]),
+        cells_of(batch["views"]["subset"]),
+        strict=True,
+    ):
+        own = int(corpus.species[row])
+        assert masked[0] == voc.prefix(own)[0]
+        assert part[0] == voc.prefix(1 - own)[0]
+        assert voc.species_of_token[1 - own, part[1:]].all()
+
+
 def test_masked_view_becomes_the_cell_again_with_its_labels(corpus):
     stream = Stream(corpus, settings(simcse_views="dropout"), ("masked", "again", "full"))
     batch = stream.batch(0)
