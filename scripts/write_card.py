@@ -47,8 +47,8 @@ A small encoder for human and mouse single-cell RNA-seq that ships with scmix:
 feed-forward {config.intermediate_size}, {config.max_position_embeddings} positions,
 {n_million:.1f} million parameters, {model.vocabulary.n_tokens:,} tokens
 ({model.vocabulary.mode} vocabulary: one-to-one orthologues are one token). It reads the first
-{n_genes} genes of a cell. The published Mix-Geneformer has 6 layers and 2,048 positions; this one is
-what a processor core could train in half an hour.
+{n_genes} genes of a cell. The published Mix-Geneformer has 6 layers and 2,048 positions; this one
+is what a processor core could train in half an hour.
 
 Licence of the weights: {model.manifest["licence"]}."""
 
@@ -78,9 +78,9 @@ def _recipe(recipe: dict, history: list[dict]) -> str:
     return f"""## Recipe
 
 {train[-1]["step"]:,} steps, {cells:,} cells seen, {hours:.2f} hours on one CPU core in bfloat16,
-one run with seed {recipe["seed"]}. `scripts/pretrain_mini.py` repeats it. Word embeddings start from the
-co-expression of genes (`init`); most of what the model knows comes from that start, and the short
-training after it teaches the masked language model without spoiling the cell vectors. Higher
+one run with seed {recipe["seed"]}. `scripts/pretrain_mini.py` repeats it. Word embeddings start from
+the co-expression of genes (`init`); most of what the model knows comes from that start, and the
+short training after it teaches the masked language model without spoiling the cell vectors. Higher
 learning rates, contrast between random parts of a cell, and the masked language model alone made
 the cell vectors worse on the validation data sets than the start was.
 
