@@ -25,7 +25,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     model = models.load(options.run / "final")
-    history = [json.loads(line) for line in open(options.run / "history.jsonl", encoding="utf-8")]
+    lines = (options.run / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    history = [json.loads(line) for line in lines]
     parts = [
         _head(model),
         _data(model.manifest["training_data"]),
