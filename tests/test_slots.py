@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scmix import _row_blocks, _slots
 from scmix._counts import TOLERATED_FRACTION
@@ -357,10 +359,22 @@ def test_one_cell_is_read(counts):
     assert np.array_equal(_read(_adata(counts)[3]), counts[3:4])
 
 
-@pytest.mark.parametrize("index", [-1, 3])
-def test_damaged_sparse_matrix_is_refused(index):
+@given(st.lists(st.lists(st.integers(0, 4), max_size=4), min_size=1, max_size=6), st.booleans())
+def test_order_of_entries_is_seen_as_scipy_sees_it(rows, in_order):
+    rows = [sorted(set(row)) for row in rows] if in_order else rows
+    indptr = np.cumsum([0, *map(len, rows)])
+    indices = np.array([column for row in rows for column in row], np.int32)
+    matrix = sp.csr_matrix((np.ones(indices.size, np.float32), indices, indptr), (len(rows), 5))
+    expected = sp.csr_matrix(matrix).has_canonical_format
+    seen = _row_blocks.as_array(matrix)
+    assert seen.has_canonical_format == expected
+    np.testing.assert_array_equal(_slots.as_counts(seen).toarray(), matrix.toarray())
+
+
+@pytest.mark.parametrize(("entry", "index"), [(4, -1), (4, 3), (0, -1), (3, -2), (2, 3), (5, 9)])
+def test_damaged_sparse_matrix_is_refused(entry, index):
     matrix = sp.csr_matrix(np.ones((2, 3), np.float32))
-    matrix.indices[4] = index
+    matrix.indices[entry] = index
     with pytest.raises(InputError, match=r"damaged: it has indices outside its shape \(2, 3\)"):
         iter_counts(ad.AnnData(matrix))
 

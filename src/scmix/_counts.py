@@ -21,11 +21,16 @@ _MAX_LOG = 25  # exp(25) counts in one cell and gene do not occur
 
 
 def csr(
-    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, ...]
+    data: np.ndarray,
+    indices: np.ndarray,
+    indptr: np.ndarray,
+    shape: tuple[int, ...],
+    canonical: bool,
 ) -> sp.csr_matrix:
     """CSR that shares the arrays as they are: scipy would copy slices of longer ones."""
     matrix = sp.csr_matrix(shape, dtype=data.dtype)
     matrix.data, matrix.indices, matrix.indptr = data, indices, indptr
+    matrix.has_canonical_format = canonical
     return matrix
 
 
@@ -56,22 +61,29 @@ def as_array(block: Any) -> sp.csr_matrix | np.ndarray:
 
 
 def _check_structure(matrix: sp.csr_matrix) -> None:
-    """Kernels do not look whether an index is inside the matrix."""
-    unsigned = matrix.indices.view(f"u{matrix.indices.itemsize}")  # negative ones become large
-    if unsigned.max(initial=0) >= max(matrix.shape[1], 1) or (np.diff(matrix.indptr) < 0).any():
+    """Kernels do not look whether an index is inside the matrix; see whether they are in order."""
+    indices, indptr = matrix.indices, matrix.indptr
+    whole = bool((np.diff(indptr) >= 0).all())
+    matrix.has_canonical_format = whole and _is_canonical(indices, indptr)
+    if matrix.has_canonical_format:  # then the ends of rows tell
+        starts = indptr[:-1][np.diff(indptr) > 0]
+        ends = np.append(starts[1:], indptr[-1:])[: starts.size] - 1
+        indices = np.concatenate([indices[starts], indices[ends]])
+    unsigned = indices.view(f"u{indices.itemsize}")  # negative ones become large
+    if not whole or unsigned.max(initial=0) >= max(matrix.shape[1], 1):
         raise InputError(
             f"The sparse matrix is damaged: it has indices outside its shape {matrix.shape}. "
             "Write it again from its source."
         )
 
 
-def as_counts(block: sp.csr_matrix | np.ndarray) -> sp.csr_matrix:
+def as_counts(block: sp.csr_matrix | np.ndarray, *, all_positive: bool = False) -> sp.csr_matrix:
     """Checked rows as CSR in float32 or float64: sorted, without duplicates or explicit zeros."""
     counts = _as_csr(block)
     if not counts.has_canonical_format:
         counts = counts.copy()
         counts.sum_duplicates()
-    if counts.data.size and not counts.data.all():
+    if not all_positive and counts.data.size and not counts.data.all():
         counts = counts.copy()
         counts.eliminate_zeros()
         counts.has_canonical_format = True
@@ -82,7 +94,8 @@ def _as_csr(block: sp.csr_matrix | np.ndarray) -> sp.csr_matrix:
     """CSR in float32 or float64; scipy knows neither float16 nor a foreign byte order."""
     if isinstance(block, np.ndarray):
         return sp.csr_matrix(_as_floats(block))
-    return csr(_as_floats(block.data), block.indices, block.indptr, block.shape)
+    canonical = block.has_canonical_format
+    return csr(_as_floats(block.data), block.indices, block.indptr, block.shape, canonical)
 
 
 def _as_floats(values: np.ndarray) -> np.ndarray:
@@ -126,8 +139,11 @@ class CountCheck:
         self.n_counts = self.n_fractional = 0
         self.largest = 0.0
 
-    def add(self, start: int, block: sp.csr_matrix | np.ndarray) -> None:
-        """Look at the rows from `start` on; raise if they alone show that these are no counts."""
+    def add(self, start: int, block: sp.csr_matrix | np.ndarray) -> bool:
+        """Look at the rows from `start` on; raise if they alone show that these are no counts.
+
+        Return whether all values are above zero.
+        """
         values = block.data if isinstance(block, sp.csr_matrix) else block.ravel(order="K")
         n_positive, n_fractional, smallest, largest = _summary(values)
         if smallest < 0 or not np.isfinite([smallest, largest]).all():
@@ -139,6 +155,7 @@ class CountCheck:
             self._check_precision(values.dtype)
         if n_fractional:
             self._check_fractions(block)
+        return n_positive == values.size
 
     def close(self) -> None:
         """Judge what only the whole can tell."""
@@ -255,13 +272,14 @@ def _are_equal(values: np.ndarray) -> bool:
 
 
 def _summary(values: np.ndarray) -> tuple[int, int, float, float]:
-    """Values above zero, fractional values (NaN among them), smallest, largest."""
+    """Values above zero, fractional values (NaN among them), smallest or 0, largest."""
     if not values.size:
         return 0, 0, 0.0, 0.0
     if values.dtype.kind == "f":
         values = np.atleast_1d(_as_floats(values))
         n_positive, n_fractional = _count(values)
-        return n_positive, n_fractional, float(values.min()), float(values.max())
+        smallest = 0.0 if n_positive == values.size else float(values.min())
+        return n_positive, n_fractional, smallest, float(values.max())
     return int(np.count_nonzero(values)), 0, float(values.min()), float(values.max())
 
 
@@ -272,3 +290,16 @@ def _count(values):
         n_positive += values[i] > 0
         n_fractional += np.floor(values[i]) != values[i]
     return n_positive, n_fractional
+
+
+@jit()
+def _is_canonical(indices, indptr):
+    """Whether the indices rise within each row (counted without branches, which is 2 x faster)."""
+    n_steps_back = 0
+    for i in range(1, indices.size):
+        n_steps_back += indices[i] <= indices[i - 1]
+    for row in range(1, indptr.size - 1):
+        i = indptr[row]
+        if indptr[row - 1] < i < indices.size:
+            n_steps_back -= indices[i] <= indices[i - 1]
+    return n_steps_back == 0

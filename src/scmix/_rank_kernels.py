@@ -113,22 +113,29 @@ def _merge(order, spare, left, middle, right, score, token):
 
 
 @jit()
+def _merge_sort(order, spare, start, stop, score, token):
+    width = 1
+    while width < stop - start:
+        for left in range(start, stop, 2 * width):
+            middle, right = min(left + width, stop), min(left + 2 * width, stop)
+            _merge(order, spare, left, middle, right, score, token)
+        for i in range(start, stop):
+            order[i] = spare[i]
+        width *= 2
+
+
+@jit()
 def _settle_ties(order, spare, n, keep, score, token):
-    """Sort each run of equal keys by exact score, then token (merge sort: runs may be long)."""
-    start = 0
-    while start < keep:
-        stop = start + 1
-        while stop < n and order[stop] >> np.uint64(32) == order[start] >> np.uint64(32):
-            stop += 1
-        width = 1
-        while width < stop - start:
-            for left in range(start, stop, 2 * width):
-                middle, right = min(left + width, stop), min(left + 2 * width, stop)
-                _merge(order, spare, left, middle, right, score, token)
-            for i in range(start, stop):
-                order[i] = spare[i]
-            width *= 2
-        start = stop
+    """Sort each run of equal keys by exact score, then token; runs are rare, but may be long."""
+    i = 1
+    while i < n and i <= keep:
+        if (order[i] ^ order[i - 1]) > _ENTRY:
+            i += 1
+            continue
+        start = i - 1
+        while i < n and (order[i] ^ order[start]) <= _ENTRY:
+            i += 1
+        _merge_sort(order, spare, start, i, score, token)
 
 
 @jit()

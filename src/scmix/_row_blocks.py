@@ -140,4 +140,5 @@ def _csr_rows(matrix: sp.csr_matrix, start: int, stop: int) -> sp.csr_matrix:
     indptr = matrix.indptr[start : stop + 1]
     entries = slice(indptr[0], indptr[-1])
     shape = (stop - start, matrix.shape[1])
-    return csr(matrix.data[entries], matrix.indices[entries], indptr - indptr[0], shape)
+    canonical = matrix.has_canonical_format
+    return csr(matrix.data[entries], matrix.indices[entries], indptr - indptr[0], shape, canonical)

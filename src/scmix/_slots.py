@@ -104,16 +104,19 @@ def iter_counts(
     )
     if not blocks.in_memory:
         return _read_checked(blocks, check)
-    for start, stop in blocks.bounds:
-        check.add(start, blocks.read(start, stop))
+    parts = [(start, blocks.read(start, stop)) for start, stop in blocks.bounds]
+    positive = [check.add(start, rows) for start, rows in parts]
     check.close()
-    return ((start, as_counts(blocks.read(start, stop))) for start, stop in blocks.bounds)
+    return (
+        (start, as_counts(rows, all_positive=all_positive))
+        for (start, rows), all_positive in zip(parts, positive, strict=True)
+    )
 
 
 def _read_checked(blocks: RowBlocks, check: CountCheck) -> Iterator[tuple[int, sp.csr_matrix]]:
     for start, rows in blocks.ahead():
-        check.add(start, rows)
-        yield start, as_counts(rows)
+        all_positive = check.add(start, rows)
+        yield start, as_counts(rows, all_positive=all_positive)
     check.close()
 
 
