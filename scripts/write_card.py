@@ -79,9 +79,11 @@ def _recipe(recipe: dict, history: list[dict]) -> str:
     return f"""## Recipe
 
 {train[-1]["step"]:,} steps, {cells:,} cells seen, {hours:.2f} hours on one CPU core in bfloat16,
-one run with seed {recipe["seed"]}. `scripts/pretrain_mini.py` repeats it. Word embeddings start
-from the co-expression of genes (`init`); most of what the model knows comes from that start, and the
-short training after it teaches the masked language model without spoiling the cell vectors. Higher
+one run with seed {recipe["seed"]}. `scripts/pretrain_mini.py` repeats it.
+
+Word embeddings start from the co-expression of genes (`init`). Most of what the model knows comes
+from that start; the short training after it teaches the masked language model without spoiling the
+cell vectors. Higher
 learning rates, contrast between random parts of a cell, and the masked language model alone made
 the cell vectors worse on the validation data sets than the start was.
 
