@@ -67,7 +67,8 @@ def test_genes_of_one_batch_are_not_alike_for_that():
 def test_rows_have_the_spread_of_the_random_start_and_the_unseen_keep_theirs(corpus):
     encoder = make_model(corpus.vocabulary, recipe("scmix-mini", hidden_size=32)).encoder
     weight = encoder.bert.embeddings.word_embeddings.weight
-    before = weight.detach().clone()
+    positions = encoder.bert.embeddings.position_embeddings.weight
+    before, before_positions = weight.detach().clone(), positions.detach().clone()
     n = start_from_coexpression(encoder, corpus, seed=0)
     changed = (weight != before).any(1)
     assert changed.sum() == n > N_GENES
@@ -75,6 +76,7 @@ def test_rows_have_the_spread_of_the_random_start_and_the_unseen_keep_theirs(cor
         weight[changed].std(1, correction=0), torch.full((n,), encoder.config.initializer_range)
     )
     assert not changed[corpus.vocabulary.special_ids.tolist()].any()
+    torch.testing.assert_close(positions.detach(), before_positions / 10)
 
 
 def test_the_seed_decides(corpus):
