@@ -128,7 +128,8 @@ def _scores(start: str) -> str:
 By macro-F1 within data sets, scmix-mini is {_verdict(means, "untrained", "the untrained encoder")};
 it is {_verdict(means, "PCA", "PCA")}. How it compares between species is in the last table.
 
-`benchmarks/bench_zero_shot.py` prints them. Within a data set: vote of the 5 nearest cells by
+`benchmarks/bench_zero_shot.py` prints them. Cell vectors are the mean over genes of the second
+to last layer, the default of `scmix.tl.embed`. Within a data set: vote of the 5 nearest cells by
 cosine, 5 folds, 5 splits, at most {
         within.n_cells.max()
     } cells; untrained encoders: mean ± standard deviation of {

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from scmix._errors import InputError, MissingKeyError
-from scmix.pp._map_genes import match_adata
+from scmix.pp._match_adata import match_adata
 from scmix.pretrain import Corpus, Source, build, build_corpus
 from scmix.ranks import rank_encode_numpy
 

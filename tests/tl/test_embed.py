@@ -199,6 +199,20 @@ def test_empty_cells_are_nan_and_said_once(human, tiny, clear):
     np.testing.assert_allclose(result[kept], full[kept], atol=1e-5)
 
 
+@pytest.mark.parametrize("file", ["h5ad", "zarr"])
+def test_cells_with_few_genes_are_named(human, tiny, file, tmp_path):
+    counts = human.X.toarray()
+    for cell, n_genes in ((2, 9), (5, 10)):
+        counts[cell] = 0
+        counts[cell, :n_genes] = 1
+    human.X = sp.csr_matrix(counts)
+    with pytest.warns(UserWarning, match=r"1 of 12 cells have fewer than 10 genes"):
+        tl.embed(human, tiny, **EXACT)
+    getattr(human, f"write_{file}")(tmp_path / "few")
+    read = getattr(ad, f"read_{file}")(tmp_path / "few")
+    assert list(read.uns["X_scmix"]["few_genes"]) == [human.obs_names[2]]
+
+
 def test_hidden_layers_are_counted_as_python_indices(human, tiny):
     last, first, embeddings = (vectors(human, tiny, hidden_layer=i) for i in (-1, -2, 0))
     np.testing.assert_array_equal(first, vectors(human, tiny))

@@ -21,7 +21,7 @@ from .._errors import InputError, MissingKeyError
 from .._slots import iter_counts
 from ..batches import Sequences
 from ..genes import SPECIES, Vocabulary
-from ..pp._map_genes import match_adata
+from ..pp._match_adata import match_adata
 from ..ranks import rank_encode
 from ..settings import settings
 from ._duplicates import SeenCells, content_hashes

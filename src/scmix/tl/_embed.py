@@ -13,6 +13,8 @@ from .._gene_matching import OnDuplicate
 from ..pp._match_adata import match_adata
 from ._reading import Reader, check_target
 
+FEW_GENES = 10
+
 
 def embed(
     adata: AnnData,
@@ -101,7 +103,8 @@ def embed(
         The vectors. Cells without a gene of the vocabulary have a row of NaN.
     `uns[key_added]` : dict
         `params` (scmix version, model and its sha256, options), `coverage` (share of the columns
-        that are genes of the model), `n_genes_matched` (their number) and `n_empty_cells`.
+        that are genes of the model), `n_genes_matched` (their number), `n_empty_cells`, and
+        `few_genes` (names of the cells with 1 to 9 genes, whose vectors say little).
 
     Raises
     ------
@@ -149,13 +152,23 @@ def embed(
         **genes,
     )
     vectors = np.full((adata.n_obs, loaded.config.hidden_size), np.nan, dtype=np.float32)
+    n_read = np.zeros(adata.n_obs, dtype=np.int64)
     for part in reader.read(blocks, adata.n_obs):
-        vectors[part.start : part.start + len(part.vectors)] = part.vectors
+        rows = slice(part.start, part.start + len(part.vectors))
+        vectors[rows] = part.vectors
+        n_read[rows] = np.maximum(part.sequences.lengths - reader.n_special, 0)
     n_empty = int(np.isnan(vectors[:, 0]).sum())
     if n_empty:
         warnings.warn(
             f"{n_empty:,} of {adata.n_obs:,} cells have no count of a gene that the model knows; "
             f'their rows of obsm["{key_added}"] are NaN.',
+            stacklevel=2,
+        )
+    few = (n_read > 0) & (n_read < FEW_GENES) & (reader.n_genes >= FEW_GENES)
+    if few.any():
+        warnings.warn(
+            f"{few.sum():,} of {adata.n_obs:,} cells have fewer than {FEW_GENES} genes that the "
+            f'model knows; their vectors say little. uns["{key_added}"]["few_genes"] names them.',
             stacklevel=2,
         )
     target = adata.copy() if copy else adata
@@ -164,6 +177,7 @@ def embed(
         "coverage": match.coverage,
         "n_genes_matched": match.n_matched,
         "n_empty_cells": n_empty,
+        "few_genes": adata.obs_names[few].to_numpy(dtype=str),
     }
     _slots.write(
         target, {("obsm", key_added): vectors, ("uns", key_added): made}, overwrite=overwrite

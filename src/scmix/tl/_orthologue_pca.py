@@ -12,7 +12,7 @@ from .. import _slots
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
 from ..genes import SPECIES, Vocabulary
-from ..pp._map_genes import match_adata
+from ..pp._match_adata import match_adata
 from ._reading import check_target
 
 _TARGET_SUM = 10_000.0

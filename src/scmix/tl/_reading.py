@@ -81,7 +81,7 @@ class Reader:
 
     def read(self, blocks: Iterable[_slots.Block], n_cells: int) -> Iterator[Part]:
         """Run the encoder over blocks of cells, a part of a block at a time."""
-        vocabulary, n_special = self.model.vocabulary, self._n_special
+        vocabulary, n_special = self.model.vocabulary, self.n_special
         with tqdm(total=n_cells, unit="cell", disable=not settings.progress, leave=False) as bar:
             for block in blocks:
                 sequences = add_special(
@@ -115,13 +115,13 @@ class Reader:
         return settings.device if self.device is None else self.device
 
     @property
-    def _n_special(self) -> int:
+    def n_special(self) -> int:
         vocabulary = self.model.vocabulary
         return max(len(vocabulary.prefix(code)) for code in (0, 1)) + len(vocabulary.suffix())
 
     @property
     def _room(self) -> int:
-        return self.model.config.max_position_embeddings - self._n_special
+        return self.model.config.max_position_embeddings - self.n_special
 
     @property
     def _tokens_at_once(self) -> int:
