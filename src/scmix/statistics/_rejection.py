@@ -86,7 +86,7 @@ def nearest_centroid(
     --------
     >>> from scmix.statistics import nearest_centroid
     >>> nearest_centroid([[9.0, 1.0], [2.0, 4.0]], [[7.0, 1.0], [1.0, 7.0]])
-    (array([0, 1]), array([0.0194..., 0.2928...], dtype=float32))
+    (array([0, 1]), array([0.0298..., 0.2928...], dtype=float32))
     """
     points, centres = np.asarray(vectors, np.float64), np.asarray(centroids, np.float64)
     if points.ndim != 2 or centres.ndim != 2 or points.shape[1] != centres.shape[1]:

@@ -1,0 +1,244 @@
+"""Does a gene's edit move cells along the direction between two states more than donors would?"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .._errors import InputError
+from ._labellings import chunks, design, labellings
+
+FEWEST_DONORS = 3
+_CHUNK = 64  # labellings worked on at once
+_TIE = 1 - 1e-9  # statistics that differ by rounding count as equal
+
+
+@dataclass(frozen=True, eq=False)
+class StateNull:
+    """What `state_null` found.
+
+    `effect` (n_genes,) is the mean over start donors of `per_donor` (n_start, n_genes), NaN where
+    a donor has no cell with the gene. `p` and `p_family` (n_genes,) are NaN where fewer than three
+    start donors have the gene, and everywhere when `inference` is `"descriptive"`. `p_family` is
+    adjusted for having looked at all genes (max-T). `p_min` is the smallest p-value that the
+    design can reach, `n_possible` the number of ways to hand out the states, `exact` whether all
+    were used.
+    """
+
+    effect: NDArray[np.float64]
+    per_donor: NDArray[np.float64]
+    p: NDArray[np.float64]
+    p_family: NDArray[np.float64]
+    p_min: float
+    n_possible: int
+    exact: bool
+    inference: str
+
+
+def state_null(
+    deltas: ArrayLike,
+    n_cells: ArrayLike,
+    donor_vectors: ArrayLike,
+    is_goal: ArrayLike,
+    *,
+    donors: Sequence[Hashable] | None = None,
+    n_permutations: int = 4999,
+    seed: int = 0,
+) -> StateNull:
+    """Test shifts towards a goal state by handing the states out anew over donors.
+
+    The effect of a gene is the mean over start donors of ``delta . (u_goal - u_start)``: the
+    change in cosine with the goal minus that with the start, `u` being the unit vector of the
+    mean over a state's donors. Under a new labelling everything is made again: both state vectors
+    and the donors whose shifts count. Shifts are therefore needed for the cells of both states;
+    with those of the start donors alone, the observed labelling is the only one in which a
+    donor's shift meets a state vector that the same donor is part of, and the test is not
+    calibrated. Labellings are compared by the effect per unit length of ``u_goal - u_start``:
+    real states lie further apart than shuffled ones, which would otherwise make any gene look
+    significant.
+
+    Parameters
+    ----------
+    deltas
+        Mean shift of the cells of a donor (n_rows, n_genes, n_dimensions), perturbed minus
+        original unit vector. A row is a donor, or a donor in one state.
+    n_cells
+        Number of cells behind each mean (n_rows, n_genes); 0 where the donor has none.
+    donor_vectors
+        Mean over all cells of each row of their unit vectors (n_rows, n_dimensions), centred on
+        something that does not depend on the states.
+    is_goal
+        Whether a row is in the goal state, else in the start state (n_rows,).
+    donors
+        Donor of each row. A donor with a row in each state swaps them with itself only (a paired
+        design); others swap among themselves. Without it every row is a donor of its own.
+    n_permutations
+        Number of random labellings when there are more than 5,000, else all are used.
+    seed
+        Draws them.
+
+    Returns
+    -------
+    A `StateNull`, with ``p = (1 + #{|T*| >= |T|}) / (1 + B)`` over B labellings other than the
+    observed one.
+
+    Raises
+    ------
+    InputError
+        If shapes do not fit, a state has no donor, a donor has two rows of one state, or the goal
+        donors have no shifts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scmix.statistics import state_null
+    >>> rng = np.random.default_rng(0)
+    >>> is_goal = np.repeat([False, True], 4)
+    >>> vectors = np.eye(8) / 4 + np.outer(is_goal, np.ones(8)) - np.outer(~is_goal, np.ones(8))
+    >>> deltas = rng.normal(scale=0.01, size=(8, 2, 8))
+    >>> deltas[:4, 0] += 0.1  # gene 0 moves start cells to the goal ...
+    >>> deltas[4:, 0] += 0.02  # ... and has little left to do in goal cells
+    >>> found = state_null(deltas, np.full((8, 2), 9), vectors, is_goal)
+    >>> found.n_possible, found.exact, round(found.p_min, 4), round(float(found.p[0]), 4)
+    (70, True, 0.0143, 0.0143)
+    """
+    shifts, counts, vectors, goal = _checked(deltas, n_cells, donor_vectors, is_goal, donors)
+    plan = design(goal, donors)
+    projected, present = _projected(shifts, counts, vectors), counts > 0
+    per_donor = _per_donor(projected, present, vectors, goal)
+    enough = present[~goal].sum(axis=0) >= FEWEST_DONORS
+    p = p_family = np.full(shifts.shape[1], np.nan)
+    others, exact = labellings(plan, n_permutations, np.random.default_rng(seed))
+    descriptive = min(goal.sum(), (~goal).sum()) < FEWEST_DONORS
+    if not descriptive:
+        statistic = partial(_statistic, projected, present, vectors @ vectors.T)
+        p, p_family = _p_values(statistic, goal, others, enough)
+    return StateNull(
+        effect=_mean(per_donor),
+        per_donor=per_donor,
+        p=p,
+        p_family=p_family,
+        p_min=1 / (1 + len(others)),
+        n_possible=plan.n_possible,
+        exact=exact,
+        inference="descriptive" if descriptive else "permutation",
+    )
+
+
+def _checked(
+    deltas: ArrayLike,
+    n_cells: ArrayLike,
+    donor_vectors: ArrayLike,
+    is_goal: ArrayLike,
+    donors: Sequence[Hashable] | None,
+) -> tuple[NDArray, NDArray, NDArray[np.float64], NDArray[np.bool_]]:
+    shifts, counts = np.asarray(deltas), np.asarray(n_cells)
+    vectors, goal = np.asarray(donor_vectors, dtype=np.float64), np.asarray(is_goal, dtype=bool)
+    n_rows = len(goal)
+    if shifts.ndim != 3 or counts.shape != shifts.shape[:2] or len(shifts) != n_rows:
+        raise InputError(
+            f"Found deltas {shifts.shape}, n_cells {counts.shape} and {n_rows} rows in is_goal; "
+            "expected (n_rows, n_genes, n_dimensions), (n_rows, n_genes) and (n_rows,)."
+        )
+    if vectors.shape != (n_rows, shifts.shape[2]) or not np.isfinite(vectors).all():
+        raise InputError(
+            f"Found donor_vectors {vectors.shape}; expected finite numbers of shape "
+            f"({n_rows}, {shifts.shape[2]}). Leave out donors without a cell."
+        )
+    _check_states(counts, goal, donors)
+    return shifts, counts, vectors, goal
+
+
+def _check_states(
+    counts: NDArray, goal: NDArray[np.bool_], donors: Sequence[Hashable] | None
+) -> None:
+    if goal.all() or not goal.any():
+        raise InputError("Found donors of one state only; expected donors of start and of goal.")
+    if donors is not None:
+        units = list(zip(donors, goal.tolist(), strict=True))
+        twice = [name for name, _ in units if units.count((name, True)) > 1]
+        twice += [name for name, _ in units if units.count((name, False)) > 1]
+        if twice:
+            raise InputError(
+                f"Found donor {twice[0]!r} twice in one state; expected one row per donor and "
+                "state. Average its rows first."
+            )
+    if not counts[goal].any():
+        raise InputError(
+            "Found no shifts of goal donors; a permutation of states needs those of both states. "
+            "Perturb cells of the goal state, too."
+        )
+
+
+def _projected(shifts: NDArray, counts: NDArray, vectors: NDArray) -> NDArray[np.float64]:
+    """delta_d . v_e as (n_genes, n_rows d, n_rows e), zero where a donor lacks the gene."""
+    made = np.where((counts > 0)[:, :, None], shifts @ vectors.T.astype(shifts.dtype), 0)
+    return np.ascontiguousarray(made.transpose(1, 0, 2), dtype=np.float64)
+
+
+def _directions(goal: NDArray[np.bool_], gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """u_goal - u_start of each labelling as weights of the rows' vectors (n_labellings, n_rows)."""
+    sides = []
+    for side in (goal.astype(float), (~goal).astype(float)):
+        length = np.sqrt(np.maximum(np.einsum("pd,de,pe->p", side, gram, side), 0))
+        sides.append(side / np.maximum(length, np.finfo(float).tiny)[:, None])
+    return sides[0] - sides[1]
+
+
+def _per_donor(
+    projected: NDArray, present: NDArray, vectors: NDArray, goal: NDArray
+) -> NDArray[np.float64]:
+    direction = _directions(goal[None], vectors @ vectors.T)[0]
+    effects = (projected[:, ~goal] @ direction).T
+    return np.where(present[~goal], effects, np.nan)
+
+
+def _statistic(
+    projected: NDArray, present: NDArray, gram: NDArray, goal: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Mean over start donors of the shift along the unit direction (n_genes, n_labellings).
+
+    Zero where no start donor has the gene.
+    """
+    direction = _directions(goal, gram)
+    length = np.sqrt(np.maximum(np.einsum("pd,de,pe->p", direction, gram, direction), 0))
+    direction /= np.maximum(length, np.finfo(float).tiny)[:, None]
+    weights = (~goal)[:, :, None] * direction[:, None, :]
+    total = projected.reshape(len(projected), -1) @ weights.reshape(len(goal), -1).T
+    return total / np.maximum(present.T.astype(float) @ (~goal).T, 1)
+
+
+def _p_values(
+    statistic: Callable[[NDArray], NDArray],
+    goal: NDArray[np.bool_],
+    others: NDArray[np.bool_],
+    enough: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """P-values of single genes, and family-wise ones (max-T, Westfall & Young 1993).
+
+    For the maximum each gene's statistic is divided by its root mean square over all labellings,
+    so that no gene dominates by its scale.
+    """
+    observed = np.abs(statistic(goal[None])[:, 0])
+    extreme, squares = np.zeros(len(observed)), observed**2
+    for block in chunks(others, _CHUNK):
+        values = np.abs(statistic(block))
+        extreme += (values >= observed[:, None] * _TIE).sum(axis=1)
+        squares += (values**2).sum(axis=1)
+    scale = np.sqrt(squares / (1 + len(others)))
+    scale[(scale == 0) | ~enough] = np.inf
+    largest = [(np.abs(statistic(b)) / scale[:, None]).max(axis=0) for b in chunks(others, _CHUNK)]
+    beaten = np.concatenate(largest)[None] >= (observed / scale)[:, None] * _TIE
+    p = (1 + extreme) / (1 + len(others))
+    p_family = (1 + beaten.sum(axis=1)) / (1 + len(others))
+    return np.where(enough, p, np.nan), np.where(enough, p_family, np.nan)
+
+
+def _mean(per_donor: NDArray[np.float64]) -> NDArray[np.float64]:
+    found = ~np.isnan(per_donor)
+    total = np.where(found, per_donor, 0).sum(axis=0)
+    return np.divide(
+        total, found.sum(axis=0), out=np.full(total.shape, np.nan), where=found.any(axis=0)
+    )
