@@ -1,6 +1,7 @@
 """Finding models: by name, on disk, and what is said about those that are not there."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,8 @@ import torch
 
 from scmix import checkpoints, models
 from scmix._errors import InputError, ModelFileError
-from scmix.checkpoints import Model, _registry
+from scmix.checkpoints import Model, _contents, _registry
+from scmix.checkpoints._folder import write_folder
 from scmix.encoder import Config
 from scmix.genes import Vocabulary
 
@@ -124,6 +126,46 @@ def test_a_card_that_is_a_link_out_is_refused(bundled: Path, tmp_path: Path) -> 
     (bundled / "README.md").symlink_to(tmp_path / "secret")
     with pytest.raises(ModelFileError, match="is a link to a file outside"):
         models.card("scmix-mini")
+
+
+READERS = {
+    "load": lambda path: models.load(path).sha256,
+    "vocabulary": lambda path: models.vocabulary(path).sha256,
+    "card": lambda path: models.card(path),
+    "list": lambda path: models.list(path.parent).query("kind == 'local'").sha256.tolist(),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_model_that_is_replaced_while_it_is_read(
+    bundled: Path, make_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    folder, stand_in = make_model("a"), make_model("b")
+    files = {path.name: path.read_bytes() for path in stand_in.iterdir()}
+    shutil.rmtree(stand_in)
+    expected = READERS[reader](folder)
+    read, calls = _contents._manifest.read_from, []
+
+    def replaced_meanwhile(path: Path) -> dict:
+        calls.append(path)
+        if len(calls) == 1:
+            content = read(path)
+            shutil.rmtree(path)
+            return content
+        if len(calls) == 2:  # the folder is there again
+            write_folder(folder, files, overwrite=True, replaceable=files)
+        return read(path)
+
+    monkeypatch.setattr(_contents._manifest, "read_from", replaced_meanwhile)
+    shutil.copytree(folder, folder.with_name(f".{folder.name}.previous-0"))
+    assert READERS[reader](folder) == expected
+    assert len(calls) > 1
+
+
+def test_a_link_to_nowhere(bundled: Path, tmp_path: Path) -> None:
+    (tmp_path / "latest").symlink_to(tmp_path / "gone")
+    with pytest.raises(ModelFileError, match="does not exist"):
+        models.load(tmp_path / "latest")
 
 
 def test_untrained(bundled: Path) -> None:

@@ -237,6 +237,83 @@ def test_the_newest_is_found_when_two_replacements_were_cut_short(folder: Path) 
     assert list(folder.parent.iterdir()) == [folder]
 
 
+def between(monkeypatch: pytest.MonkeyPatch, *steps: Callable[[], object]) -> None:
+    """Let another process do one step after each look at the names beside a folder."""
+    look, left = _folder._siblings, list(steps)
+
+    def siblings(folder: Path, kind: str) -> list[Path]:
+        found = look(folder, kind)
+        if left:
+            left.pop(0)()
+        return found
+
+    monkeypatch.setattr(_folder, "_siblings", siblings)
+
+
+def test_a_replacement_that_ends_while_the_reader_looks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither name is there when it is looked for, although one of them always is."""
+    new = folder.with_name(".folder.partial-0")
+    folder.rename(new)
+    between(monkeypatch, lambda: new.rename(folder))
+    assert find_folder(folder) == folder
+
+
+def test_a_replacement_that_begins_while_the_reader_looks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = folder.with_name(".folder.partial-1"), folder.with_name(".folder.previous-2")
+    folder.rename(one)
+    between(
+        monkeypatch,
+        lambda: one.rename(folder),  # previous ones were looked for: none
+        lambda: folder.rename(two),  # partial ones were looked for: none any more
+    )
+    assert find_folder(folder) == two
+
+
+def test_a_wrong_path_is_answered_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_folder.time, "sleep", lambda seconds: pytest.fail("waits"))
+    write(folder.with_name("other"), OLD)
+    assert find_folder(folder.with_name("missing")) is None
+    assert find_folder(folder.with_name("missing") / "deep") is None
+
+
+def test_a_first_save_that_was_killed_is_waited_for_and_given_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(_folder.time, "sleep", pauses.append)
+    folder.rename(folder.with_name(".folder.partial-0"))
+    assert find_folder(folder) is None
+    assert 0.1 < sum(pauses) < 5
+
+
+def test_what_another_process_sets_aside_right_now_is_not_deleted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aside = folder.with_name(".folder.previous-0")
+    between(monkeypatch, lambda: folder.rename(aside))
+    _folder._discard_previous(folder)
+    assert contents(aside) == OLD
+    _folder._discard_previous(folder)
+    assert contents(aside) == OLD, "nothing else is left of the checkpoint"
+
+
+def test_what_is_half_deleted_is_never_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    half = folder.with_name(".folder.previous-0")
+    write(half, OLD)
+
+    def killed(path: Path, ignore_errors: bool) -> None:
+        (path / NAMES[0]).unlink()
+
+    monkeypatch.setattr(_folder.shutil, "rmtree", killed)
+    _folder._discard_previous(folder)
+    folder.rename(folder.with_name(".folder.previous-1"))
+    assert contents(find_folder(folder)) == OLD
+
+
 WRITER = """
 import sys, time
 from pathlib import Path

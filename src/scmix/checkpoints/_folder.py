@@ -6,14 +6,16 @@ import os
 import secrets
 import shutil
 import sys
+import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 from .._errors import InputError, ResourceError
 
-_PREVIOUS = "previous"
+_PARTIAL, _PREVIOUS = "partial", "previous"
 _ATTEMPTS = 20
+_LOOKS, _LOOKS_WITHOUT_A_TRACE, _PAUSE = 200, 3, 0.005  # seconds
 
 
 def write_folder(
@@ -27,7 +29,7 @@ def write_folder(
     folder are somebody else's files: it is not replaced.
     """
     folder = Path(os.path.realpath(folder))
-    partial = folder.with_name(f".{folder.name}.partial-{secrets.token_hex(6)}")
+    partial = _hidden(folder, _PARTIAL)
     try:
         _check_target(folder, overwrite=overwrite, replaceable=replaceable)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -44,17 +46,43 @@ def write_folder(
             "changed; choose another folder or free some space."
         ) from error
     finally:  # after an error or Ctrl-C what was half written, after success the old folder
-        left = [partial, *(_previous(folder) if folder.exists() else [])]
-        for path in left:
-            shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        _discard_previous(folder)
 
 
-def find_folder(folder: Path) -> Path:
-    """The folder, or what stood there when its replacement was cut short."""
-    if folder.exists():
-        return folder
-    candidates = _previous(Path(os.path.realpath(folder)))
-    return max(candidates, key=lambda path: path.stat().st_mtime) if candidates else folder
+def find_folder(folder: Path) -> Path | None:
+    """The folder, or what stood there when its replacement was cut short, or None.
+
+    One of the two is there at every moment, but not under one name: between looking for the one
+    and for the other, a replacement can end or begin. So as long as there are traces of any, this
+    looks again, for about a second; without a trace the answer comes at once.
+    """
+    target = Path(os.path.realpath(folder))
+    for look in range(_LOOKS):
+        if folder.exists():
+            return folder
+        previous = _siblings(target, _PREVIOUS)
+        if previous:
+            return max(previous, key=_modified)
+        if _siblings(target, _PARTIAL):
+            time.sleep(_PAUSE)
+        elif look + 1 >= _LOOKS_WITHOUT_A_TRACE:
+            break
+    return None
+
+
+def _discard_previous(folder: Path) -> None:
+    """Delete what was set aside, once the folder is there again.
+
+    Looked up in this order, because another process may be setting it aside right now; renamed
+    first, so that nothing half deleted is ever taken for a checkpoint.
+    """
+    previous = _siblings(folder, _PREVIOUS)
+    if not folder.exists():
+        return
+    for path in previous:
+        with suppress(OSError):  # another process was faster
+            shutil.rmtree(path.rename(_hidden(folder, _PARTIAL)), ignore_errors=True)
 
 
 def _check_target(folder: Path, *, overwrite: bool, replaceable: Collection[str]) -> None:
@@ -117,7 +145,7 @@ def _renamed(partial: Path, folder: Path) -> bool:
 
 
 def _replace_in_two_steps(partial: Path, folder: Path) -> bool:
-    old = folder.with_name(f".{folder.name}.{_PREVIOUS}-{secrets.token_hex(6)}")
+    old = _hidden(folder, _PREVIOUS)
     try:
         folder.rename(old)
     except FileNotFoundError:
@@ -131,12 +159,23 @@ def _replace_in_two_steps(partial: Path, folder: Path) -> bool:
     return False
 
 
-def _previous(folder: Path) -> list[Path]:
-    start = f".{folder.name}.{_PREVIOUS}-"
+def _hidden(folder: Path, kind: str) -> Path:
+    return folder.with_name(f".{folder.name}.{kind}-{secrets.token_hex(6)}")
+
+
+def _siblings(folder: Path, kind: str) -> list[Path]:
+    start = f".{folder.name}.{kind}-"
     try:
         return [path for path in folder.parent.iterdir() if path.name.startswith(start)]
     except OSError:
         return []
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # discarded meanwhile
+        return 0
 
 
 def _exchange(one: Path, other: Path) -> bool:

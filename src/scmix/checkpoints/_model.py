@@ -16,12 +16,11 @@ from . import _config, _manifest
 from ._contents import Contents, read_contents
 from ._files import sha256
 from ._folder import write_folder
-from ._registry import locate
+from ._registry import read_steadily
 from ._safetensors import Entry
 
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _STORED = {"float32": torch.float32, "float16": torch.float16}
-_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -190,19 +189,11 @@ def load(
     """
     if isinstance(name_or_path, Model):
         return name_or_path
-    for _ in range(_ATTEMPTS):  # again when another process replaced the folder while it was read
-        name, folder = locate(name_or_path)
-        before = _stamp(folder)
-        try:
-            model = _read(name, folder, vocabulary, verify)
-        except ModelFileError:
-            if _stamp(folder) == before:
-                raise
-        else:
-            verified = verify and "files" in model.manifest
-            if verified or _stamp(folder) == before:
-                return model
-    raise ModelFileError(f"{name_or_path} is being replaced again and again; try once more later.")
+    return read_steadily(
+        name_or_path,
+        lambda name, folder: _read(name, folder, vocabulary, verify),
+        is_whole=lambda model: verify and "files" in model.manifest,
+    )
 
 
 def untrained(
@@ -281,15 +272,6 @@ def _tensor(name: str, entry: Entry, content: memoryview, path: Path) -> Tensor:
             "Load an earlier checkpoint of this training."
         )
     return tensor
-
-
-def _stamp(folder: Path) -> tuple[int, int] | None:
-    """Changes when another folder takes this place."""
-    try:
-        status = folder.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
 
 
 def _weights_bytes(encoder: Encoder, dtype: torch.dtype) -> bytes:

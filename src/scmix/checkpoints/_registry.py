@@ -1,14 +1,19 @@
 """Names of models: where a name, a path or a folder of checkpoints leads."""
 
 import os
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TypeVar
 
-from .._errors import InputError
+from .._errors import InputError, ModelFileError
 from ._folder import find_folder
 from ._manifest import MANIFEST
 
 _RESOURCES = Path(__file__).parents[1] / "resources"
+_ATTEMPTS = 100
+
+T = TypeVar("T")
 
 
 def bundled() -> dict[str, Path]:
@@ -33,10 +38,43 @@ def locate(name_or_path: str | os.PathLike) -> tuple[str, Path]:
         raise InputError(
             f"Found the model {name_or_path!r}, expected a name ({_names(known)}) or a folder."
         )
-    folder = find_folder(Path(name_or_path).expanduser())
-    if not os.path.lexists(folder):
+    path = Path(name_or_path).expanduser()
+    folder = find_folder(path)
+    if folder is None and not path.is_symlink():
         raise _unknown(str(name_or_path), known)
-    return Path(name_or_path).name or str(name_or_path), folder
+    return path.name or str(name_or_path), folder or path
+
+
+def read_steadily(
+    name_or_path: str | os.PathLike,
+    read: Callable[[str, Path], T],
+    is_whole: Callable[[T], bool] = lambda result: False,
+) -> T:
+    """What `read(name, folder)` returns, read anew when the folder was replaced meanwhile.
+
+    `is_whole` says of a result that its parts are known to belong together in any case.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        name, folder = locate(name_or_path)
+        before = _stamp(folder)
+        try:
+            result = read(name, folder)
+        except ModelFileError:
+            if _stamp(folder) == before and (before or attempt == _ATTEMPTS):
+                raise
+        else:
+            if is_whole(result) or _stamp(folder) == before:
+                return result
+    raise ModelFileError(f"{name_or_path} is being replaced again and again; try once more later.")
+
+
+def _stamp(folder: Path) -> tuple[int, int] | None:
+    """Changes when another folder takes this place; None while there is none."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _unknown(name: str, known: dict[str, Path]) -> InputError:

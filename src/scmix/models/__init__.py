@@ -10,7 +10,7 @@ import pandas as pd
 from ..checkpoints._contents import Contents, read_contents
 from ..checkpoints._files import read_inside
 from ..checkpoints._manifest import CARD, MAX_TEXT_BYTES, WEIGHTS
-from ..checkpoints._registry import bundled, checkpoints_in, locate
+from ..checkpoints._registry import bundled, checkpoints_in, read_steadily
 from ..genes import Vocabulary
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def vocabulary(model: "str | os.PathLike | Model") -> Vocabulary:
     'shared'
     """
     if isinstance(model, str | os.PathLike):
-        return _contents(model).vocabulary()
+        return read_steadily(model, lambda _, folder: _contents_and_genes(folder)[1])
     return model.vocabulary
 
 
@@ -104,15 +104,7 @@ def card(name: str | os.PathLike) -> str:
     >>> import scmix
     >>> text = scmix.models.card("scmix-mini")
     """
-    contents = _contents(name)
-    if (contents.folder / CARD).exists():
-        return read_inside(contents.folder, CARD, MAX_TEXT_BYTES).decode("utf-8", "replace")
-    manifest = contents.manifest or {}
-    data = "".join(f"- {item}\n" for item in manifest.get("training_data", [])) or "Not known.\n"
-    return (
-        f"# {contents.folder.name}\n\n{contents.n_parameters:,} parameters, licence: "
-        f"{manifest.get('licence') or 'not known'}\n\n## Training data\n\n{data}"
-    )
+    return read_steadily(name, _card)
 
 
 def untrained(like: "str | os.PathLike | Model" = "scmix-mini", seed: int = 0) -> "Model":
@@ -147,13 +139,25 @@ def untrained(like: "str | os.PathLike | Model" = "scmix-mini", seed: int = 0) -
     )
 
 
-def _contents(name: str | os.PathLike) -> Contents:
-    return read_contents(locate(name)[1])
-
-
-def _row(name: str, kind: str, folder: Path) -> dict[str, object]:
+def _contents_and_genes(folder: Path) -> tuple[Contents, Vocabulary]:
     contents = read_contents(folder)
-    genes = contents.vocabulary()
+    return contents, contents.vocabulary()
+
+
+def _card(name: str, folder: Path) -> str:
+    contents = read_contents(folder)
+    if (contents.folder / CARD).exists():
+        return read_inside(contents.folder, CARD, MAX_TEXT_BYTES).decode("utf-8", "replace")
+    manifest = contents.manifest or {}
+    data = "".join(f"- {item}\n" for item in manifest.get("training_data", [])) or "Not known.\n"
+    return (
+        f"# {name}\n\n{contents.n_parameters:,} parameters, licence: "
+        f"{manifest.get('licence') or 'not known'}\n\n## Training data\n\n{data}"
+    )
+
+
+def _row(name: str, kind: str, path: Path) -> dict[str, object]:
+    contents, genes = read_steadily(path, lambda _, folder: _contents_and_genes(folder))
     manifest = contents.manifest or {}
     return {
         "name": name,
