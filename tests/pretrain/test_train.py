@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -68,14 +67,33 @@ def assert_equal_runs(one: Path, two: Path) -> None:
         assert torch.equal(value, expected[name]), name
 
 
-def start(corpus: Corpus, out: Path, options: dict) -> subprocess.Popen:
+KILLED = """
+import os, signal
+from scmix.pretrain import train
+from scmix.pretrain._history import History
+
+add = History.add
+
+def add_and_die(self, record):
+    add(self, record)
+    if record["step"] >= 6:  # so the run is past the checkpoint of step 4
+        os.kill(os.getpid(), signal.SIGKILL)
+
+History.add = add_and_die
+"""
+
+
+def run_until_killed(corpus: Corpus, out: Path, options: dict) -> None:
     call = f"train({str(corpus.path)!r}, {str(out)!r}, **{options!r})"
-    script = f"from scmix.pretrain import train; {call}"
     # sums are in another order with another number of threads
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", script], stderr=subprocess.DEVNULL, env=one_thread
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED + call],
+        stderr=subprocess.DEVNULL,
+        env=one_thread,
+        check=False,
     )
+    assert done.returncode == -signal.SIGKILL
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
@@ -85,15 +103,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(corpus, tmp_path):
     options["validation"] = str(corpus.path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(corpus, whole, **options)
-    process = start(corpus, killed, options)
-    # A record of step 6 means that the run is past the checkpoint of step 4.
-    deadline = time.monotonic() + 200
-    while not any(r["step"] >= 6 for r in read_history(killed / "history.jsonl")):
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    run_until_killed(corpus, killed, options)
     assert not (killed / "final").exists()
     step, _ = last_checkpoint(killed)
     assert 4 <= step < 12
