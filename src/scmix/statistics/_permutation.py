@@ -21,8 +21,9 @@ class StateNull:
 
     `effect` (n_genes,) is the mean over start donors of `per_donor` (n_start, n_genes), NaN where
     a donor has no cell with the gene. `p` and `p_family` (n_genes,) are NaN where fewer than three
-    start donors have the gene, and everywhere when `inference` is `"descriptive"`. `p_family` is
-    adjusted for having looked at all genes (max-T). `p_min` is the smallest p-value that the
+    start donors have the gene, and everywhere when `inference` is `"descriptive"`: fewer than three
+    donors in a state, or no shifts of goal donors. `p_family` is adjusted for having looked at all
+    genes (max-T). `p_min` is the smallest p-value that the
     design can reach, `n_possible` the number of ways to hand out the states, `exact` whether all
     were used.
     """
@@ -52,12 +53,12 @@ def state_null(
     The effect of a gene is the mean over start donors of ``delta . (u_goal - u_start)``: the
     change in cosine with the goal minus that with the start, `u` being the unit vector of the
     mean over a state's donors. Under a new labelling everything is made again: both state vectors
-    and the donors whose shifts count. Shifts are therefore needed for the cells of both states;
-    with those of the start donors alone, the observed labelling is the only one in which a
-    donor's shift meets a state vector that the same donor is part of, and the test is not
-    calibrated. Labellings are compared by the effect per unit length of ``u_goal - u_start``:
-    real states lie further apart than shuffled ones, which would otherwise make any gene look
-    significant.
+    and the donors whose shifts count. Shifts are therefore needed for the cells of both states.
+    With those of the start donors alone, the observed labelling is the only one in which every
+    shift meets a start vector that its own donor is part of; as edits move cells away from where
+    they were, such a test calls what is not there. Labellings are compared by the effect per unit
+    length of ``u_goal - u_start``: real states lie further apart than shuffled ones, which would
+    otherwise make any gene look significant.
 
     Parameters
     ----------
@@ -87,8 +88,7 @@ def state_null(
     Raises
     ------
     InputError
-        If shapes do not fit, a state has no donor, a donor has two rows of one state, or the goal
-        donors have no shifts.
+        If shapes do not fit, a state has no donor, or a donor has two rows of one state.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def state_null(
     enough = present[~goal].sum(axis=0) >= FEWEST_DONORS
     p = p_family = np.full(shifts.shape[1], np.nan)
     others, exact = labellings(plan, n_permutations, np.random.default_rng(seed))
-    descriptive = min(goal.sum(), (~goal).sum()) < FEWEST_DONORS
+    descriptive = min(goal.sum(), (~goal).sum()) < FEWEST_DONORS or not present[goal].any()
     if not descriptive:
         statistic = partial(_statistic, projected, present, vectors @ vectors.T)
         p, p_family = _p_values(statistic, goal, others, enough)
@@ -147,13 +147,11 @@ def _checked(
             f"Found donor_vectors {vectors.shape}; expected finite numbers of shape "
             f"({n_rows}, {shifts.shape[2]}). Leave out donors without a cell."
         )
-    _check_states(counts, goal, donors)
+    _check_states(goal, donors)
     return shifts, counts, vectors, goal
 
 
-def _check_states(
-    counts: NDArray, goal: NDArray[np.bool_], donors: Sequence[Hashable] | None
-) -> None:
+def _check_states(goal: NDArray[np.bool_], donors: Sequence[Hashable] | None) -> None:
     if goal.all() or not goal.any():
         raise InputError("Found donors of one state only; expected donors of start and of goal.")
     if donors is not None:
@@ -165,11 +163,6 @@ def _check_states(
                 f"Found donor {twice[0]!r} twice in one state; expected one row per donor and "
                 "state. Average its rows first."
             )
-    if not counts[goal].any():
-        raise InputError(
-            "Found no shifts of goal donors; a permutation of states needs those of both states. "
-            "Perturb cells of the goal state, too."
-        )
 
 
 def _projected(shifts: NDArray, counts: NDArray, vectors: NDArray) -> NDArray[np.float64]:
