@@ -301,6 +301,22 @@ def test_what_another_process_sets_aside_right_now_is_not_deleted(
     assert contents(aside) == OLD, "nothing else is left of the checkpoint"
 
 
+def test_a_writer_while_another_one_sets_the_folder_aside(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aside, look = folder.with_name(".folder.previous-0"), os.listdir
+
+    def gone(path: Path) -> list[str]:
+        if path == folder and not aside.exists():
+            folder.rename(aside)
+        return look(path)
+
+    monkeypatch.setattr(os, "listdir", gone)
+    write(folder, NEW, overwrite=True)
+    assert contents(folder) == NEW
+    assert look(folder.parent) == ["folder"]
+
+
 def test_what_is_half_deleted_is_never_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     half = folder.with_name(".folder.previous-0")
     write(half, OLD)

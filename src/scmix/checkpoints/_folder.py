@@ -89,11 +89,12 @@ def _check_target(folder: Path, *, overwrite: bool, replaceable: Collection[str]
     """Refuse to replace what is not ours, or what the caller did not say may go."""
     if not folder.name:
         raise InputError(f"Found the folder {folder}, expected one with a name.")
-    if not os.path.lexists(folder):
+    try:
+        names = set(os.listdir(folder))
+    except FileNotFoundError:  # a free name, or another process sets it aside right now
         return
-    if not folder.is_dir():
-        raise InputError(f"{folder} is a file, expected a folder or a free name.")
-    names = {path.name for path in folder.iterdir()}
+    except NotADirectoryError as error:
+        raise InputError(f"{folder} is a file, expected a folder or a free name.") from error
     foreign = sorted(names - set(replaceable))
     if foreign:
         raise InputError(
