@@ -22,7 +22,7 @@ NETWORK = {"attention", "encoder", "_config"}
 MODELS = {"inference", "_device", "checkpoints", "models"}
 SLOTS = {"_slots", "_row_blocks", "_writer"}
 CORE = ARRAYS | NETWORK | MODELS
-BASE = {"_errors", "_lazy", "settings"}
+BASE = {"_errors", "_lazy", "settings", "_history", "_run_folder"}
 HEAVY = {"torch", "transformers", "scanpy", "matplotlib", "umap", "numba", "anndata", "sklearn"}
 
 # rooms -> what they may not import from outside, and which rooms of scmix they may import
@@ -33,7 +33,8 @@ LAYERS: list[tuple[set[str], set[str], set[str]]] = [
     (MODELS, {"transformers", "anndata", "scanpy", "matplotlib", "umap"}, CORE),
     (SLOTS, {"torch", "transformers", "scanpy", "matplotlib", "umap"}, ARRAYS | SLOTS | {"pp"}),
     ({"pp"}, {"torch", "transformers", "scanpy", "matplotlib"}, ARRAYS | SLOTS | {"models"}),
-    ({"tl"}, {"transformers", "matplotlib"}, CORE | SLOTS | {"pp"}),
+    ({"classifiers"}, {"anndata", "scanpy", "matplotlib", "umap"}, CORE),
+    ({"tl"}, {"transformers", "matplotlib"}, CORE | SLOTS | {"pp", "classifiers"}),
     ({"pl"}, {"torch", "transformers"}, SLOTS | {"metrics"}),
     ({"pretrain"}, {"scanpy", "matplotlib", "umap"}, CORE | SLOTS | {"pp"}),
     ({"datasets"}, HEAVY - {"anndata"}, set()),

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 from scmix import checkpoints
 from scmix._errors import InputError
+from scmix._history import read_history
+from scmix._run_folder import last_checkpoint, sole_run
 from scmix.pretrain import Corpus, build_corpus, train
 from scmix.pretrain import model as model_module
-from scmix.pretrain._history import read_history
-from scmix.pretrain._run_folder import last_checkpoint, sole_run
 
 TINY = {
     "recipe": "scmix-mini",
@@ -70,7 +70,7 @@ def assert_equal_runs(one: Path, two: Path) -> None:
 KILLED = """
 import os, signal
 from scmix.pretrain import train
-from scmix.pretrain._history import History
+from scmix._history import History
 
 add = History.add
 

@@ -14,9 +14,9 @@ from transformers import TrainingArguments
 
 from .. import checkpoints
 from .._errors import InputError
+from .._history import History
+from .._run_folder import agree_on_settings, last_checkpoint, sole_run
 from ..settings import logger, settings
-from ._history import History
-from ._run_folder import agree_on_settings, last_checkpoint, sole_run
 from ._trainer import Trainer
 from ._validation import Validation
 from .corpus import Corpus

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from .._history import History
+from .._run_folder import mark_complete
 from ..settings import settings
-from ._history import History
-from ._run_folder import mark_complete
 from ._validation import Validation
 from .model import Pretraining
 from .recipes import Recipe

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .._errors import InputError
+from ._errors import InputError
 
 SETTINGS = "settings.json"
 COMPLETE = "complete.json"
