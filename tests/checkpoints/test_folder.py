@@ -311,10 +311,11 @@ def test_a_writer_while_another_one_sets_the_folder_aside(
             folder.rename(aside)
         return look(path)
 
-    monkeypatch.setattr(os, "listdir", gone)
-    write(folder, NEW, overwrite=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", gone)
+        write(folder, NEW, overwrite=True)
     assert contents(folder) == NEW
-    assert look(folder.parent) == ["folder"]
+    assert os.listdir(folder.parent) == ["folder"]
 
 
 def test_what_is_half_deleted_is_never_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
