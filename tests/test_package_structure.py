@@ -55,6 +55,7 @@ def test_everything_announced_is_there() -> None:
         "tl.embed",
         "tl.gene_embeddings",
         "tl.orthologue_pca",
+        "tl.transfer_labels",
         "pl.umap_compare",
     }
 

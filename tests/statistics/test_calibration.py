@@ -71,8 +71,8 @@ def test_few_cells_without_a_mistake_are_not_taken_for_certainty():
 
 
 def test_extremes_stay_within_bounds():
-    assert fit_temperature([[1e-6, 0.0]] * 9, [0] * 9) == 0.01
-    assert fit_temperature([[9.0, 0.0]] * 9, [1] * 9) == 100.0  # always wrong
+    assert fit_temperature([[1e-9, 0.0]] * 9, [0] * 9) == 1e-4
+    assert fit_temperature([[9.0, 0.0]] * 9, [1] * 9) == 1e4  # always wrong
     assert fit_temperature([[3.0], [1.0]], [0, 0]) == 1.0
     assert fit_temperature([[3.0, 3.0]] * 4, [0, 1, 0, 0]) == 1.0
 

@@ -9,7 +9,7 @@ from scipy.special import softmax
 
 from .._errors import InputError
 
-COLDEST, HOTTEST = 0.01, 100.0
+COLDEST, HOTTEST = 1e-4, 1e4
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 
     Returns
     -------
-    Between 0.01 and 100; above 1 where the classifier was too sure.
+    Between 0.0001 and 10,000; above 1 where the classifier was too sure.
 
     Raises
     ------

@@ -1,0 +1,127 @@
+"""What tools that label cells share: labels read from `obs`, results written to their slots."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from .. import _slots
+from .._errors import InputError, MissingKeyError
+from .._writer import is_ours
+from ._reading import check_target
+
+UNKNOWN = "unknown"
+_RESERVED = {"", UNKNOWN, "unassigned"}
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """A column of labels.
+
+    Parameters
+    ----------
+    codes
+        Class of each cell (n_cells,); -1 where there is none.
+    classes
+        Names of the classes that have a cell, in the order of the column's categories.
+    """
+
+    codes: np.ndarray
+    classes: np.ndarray
+
+
+def read_labels(adata: AnnData, label_key: str) -> Labels:
+    """Labels of a reference. Cells without one are left out, with a warning."""
+    if label_key not in adata.obs:
+        close = get_close_matches(label_key, map(str, adata.obs.columns))
+        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise MissingKeyError(
+            f"Found no column {label_key!r} in obs of the reference; there are "
+            f"{list(map(str, adata.obs.columns))}.{hint}"
+        )
+    column = adata.obs[label_key].astype("category").cat.remove_unused_categories()
+    codes, classes = column.cat.codes.to_numpy(np.intp), column.cat.categories.astype(str)
+    _check_classes(classes, label_key)
+    n_missing = int((codes < 0).sum())
+    if n_missing:
+        warnings.warn(
+            f'{n_missing:,} of {len(codes):,} cells of the reference have no obs["{label_key}"]; '
+            "they are left out.",
+            stacklevel=3,
+        )
+    return Labels(codes, classes.to_numpy(dtype=str))
+
+
+def _check_classes(classes: pd.Index, label_key: str) -> None:
+    reserved = [name for name in classes if name.strip().lower() in _RESERVED]
+    if reserved:
+        raise InputError(
+            f'Found the label {reserved[0]!r} in obs["{label_key}"], which says that a cell has '
+            "none. Set these cells to NaN, or leave them out."
+        )
+    if not classes.is_unique:
+        twice = classes[classes.duplicated()][0]
+        raise InputError(
+            f'Found two categories of obs["{label_key}"] that both read {twice!r}; rename one.'
+        )
+    if len(classes) < 2:
+        raise InputError(
+            f'Found {len(classes)} classes in obs["{label_key}"] of the reference; expected at '
+            "least two."
+        )
+
+
+def check_slots(adata: AnnData, key: str, *, overwrite: bool, copy: bool) -> None:
+    """Refuse, before any work is done, to write where something else is."""
+    check_target(adata, "obs", key, overwrite=overwrite, copy=copy)
+    for slot, name in (("obs", f"{key}_confidence"), ("obsm", f"{key}_probabilities")):
+        taken = name in getattr(adata, slot) and not is_ours(adata.uns.get(key))
+        if taken and not overwrite:
+            raise InputError(
+                f'{slot}["{name}"] exists already. Pass overwrite=True, or another key_added.'
+            )
+
+
+def write_labels(
+    adata: AnnData,
+    key: str,
+    codes: np.ndarray,
+    categories: Sequence[str] | np.ndarray,
+    probabilities: np.ndarray,
+    confidence: np.ndarray,
+    made: dict[str, Any],
+    *,
+    others: dict[tuple[str, str], Any] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write labels (code -1: none), how sure they are, and how they were made."""
+    labels = pd.Categorical.from_codes(codes, categories=pd.Index(np.asarray(categories, str)))
+    updates: dict[tuple[str, str], Any] = {
+        ("obs", key): labels,
+        ("obs", f"{key}_confidence"): confidence.astype(np.float32),
+        ("obsm", f"{key}_probabilities"): probabilities.astype(np.float32),
+        **(others or {}),
+        ("uns", key): made,
+    }
+    _slots.write(adata, updates, overwrite=overwrite)
+
+
+def of_label(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Probability of each cell's own label; NaN for a cell without one."""
+    own = np.take_along_axis(probabilities, np.maximum(codes, 0)[:, None], axis=1)[:, 0]
+    return np.where(codes < 0, np.nan, own)
+
+
+def warn_without_vector(n_empty: int, n_cells: int, key: str) -> None:
+    """Say that some cells have no label because they have no gene the model knows."""
+    if n_empty:
+        warnings.warn(
+            f"{n_empty:,} of {n_cells:,} cells have no count of a gene that the model knows; their "
+            f'obs["{key}"] is missing.',
+            stacklevel=3,
+        )
