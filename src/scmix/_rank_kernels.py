@@ -1,11 +1,13 @@
 """Kernels of rank encoding: leaf functions over the arrays of CSR matrices.
 
-A matrix is the tuple `(data, indices, indptr)`; `genes` is `(token of each column, medians by
-species and column, whether a column shares its token)`; `result` is `(ranked, offsets, lengths)`:
-row `i` is written to `ranked` from `offsets[i]` on, and its length to `lengths[i]`.
+A matrix is the tuple `(data, indices, indptr)`, with unsigned indices; `genes` is `(token of each
+column, medians by species and column, whether a column shares its token)`, a median NaN where the
+gene is not to be used; `result` is `(ranked, offsets, lengths)`: row `i` is written to `ranked`
+from `offsets[i]` on, and its length to `lengths[i]`.
 
-Scores are sorted as 22-bit keys with two radix passes; runs of equal keys are then settled on the
-exact scores and tokens. Medians and scores are float64 throughout.
+The usable counts of a row are numbered; a number is its place. Scores become keys of 12 to 22 bits
+(as many as the row is long), places are sorted by them with two radix passes, and runs of equal
+keys are then settled on the exact scores and tokens. Medians and scores are float64 throughout.
 """
 
 import numba
@@ -14,97 +16,134 @@ import numpy as np
 from scmix._jit import jit
 
 MAX_RANK = np.iinfo(np.uint16).max
-_DIGIT_BITS = 11
-_KEY_BITS = 2 * _DIGIT_BITS
-_DIGITS = 1 << _DIGIT_BITS
-_ENTRY = np.uint64(0xFFFFFFFF)  # the lower half of a key is the place of its count in the row
+_FEWEST_BITS, _MOST_BITS = 6, 11  # of a digit, of which a key has two
+_MANY_TIES = 512  # above, runs may be too long for insertion sort
 
 
 @jit()
-def _gather(start, stop, matrix, genes, medians, count, score, token, seat):
-    """Collect the usable counts of a row as scores; return how many."""
+def _gather(start, stop, matrix, genes, medians, score, single, token):
+    """Collect the usable counts of a row as scores; return how many.
+
+    Every count is written and the next one overwrites it where it is of no use: no branch to guess.
+    """
+    data, indices, _ = matrix
+    tokens = genes[0]
+    n = 0
+    for i in range(start, stop):
+        column = indices[i]
+        value = data[i] / medians[column]
+        score[n] = value
+        single[n] = value
+        token[n] = tokens[column]
+        n += value > 0
+    return n
+
+
+@jit()
+def _gather_sums(start, stop, matrix, genes, medians, score, single, token, seat, count):
+    """Do what `_gather` does where columns share tokens: their counts are summed first."""
     data, indices, _ = matrix
     tokens, _, shared = genes
     n = 0
     for i in range(start, stop):
         column = indices[i]
-        median = medians[column]
-        if not (data[i] > 0 and median > 0):
+        value = data[i] / medians[column]
+        if not value > 0:
             continue
-        if shared.size and shared[column]:
+        place = n
+        if shared[column]:
             earlier = seat[tokens[column]]
             if earlier < n and token[earlier] == tokens[column]:
-                count[earlier] += data[i]
-                score[earlier] = count[earlier] / median
-                continue
-            seat[tokens[column]] = n
-            count[n] = data[i]
-        score[n] = data[i] / median
-        token[n] = tokens[column]
-        n += 1
+                place = earlier
+                value = (count[place] + data[i]) / medians[column]
+                count[place] += data[i]
+            else:
+                seat[tokens[column]] = n
+                count[n] = data[i]
+        score[place] = value
+        single[place] = value
+        token[place] = tokens[column]
+        n = max(n, place + 1)
     return n
 
 
 @jit()
-def _make_keys(n, score, single, order):
-    """Descending scores as ascending keys, each with the place of its score in the lower half."""
+def _digit_bits(n):
+    """Bits of a digit for `n` keys: about two keys to a value, so that counting them is cheap."""
+    bits = _FEWEST_BITS
+    while bits < _MOST_BITS and 2 << bits < n:
+        bits += 1
+    return bits
+
+
+@jit()
+def _make_keys(n, digit_bits, single, key):
+    """Turn descending scores into ascending keys of two digits."""
     bits = single.view(np.int32)  # of a positive float32 they rise with its value
-    for i in range(n):
-        single[i] = score[i]
     top, bottom = np.int32(0), np.int32(0x7FFFFFFF)
     for i in range(n):
         top, bottom = max(top, bits[i]), min(bottom, bits[i])
     shift = 0
-    while (top - bottom) >> shift >= 1 << _KEY_BITS:
+    while (top - bottom) >> shift >= 1 << (2 * digit_bits):
         shift += 1
     for i in range(n):
-        order[i] = (np.uint64((top - bits[i]) >> shift) << np.uint64(32)) | np.uint64(i)
+        key[i] = (top - bits[i]) >> shift
 
 
 @jit()
-def _drop_tail(order, n, keep, counts):
-    """Drop keys that cannot be among the first `keep`; return how many are left."""
-    shift = np.uint64(32 + _DIGIT_BITS)
-    counts[:] = 0
+def _drop_tail(n, keep, digit_bits, key, score, token, high):
+    """Drop counts that cannot be among the first `keep`; return how many are left."""
+    shift = np.uint32(digit_bits)
+    high[: 1 << digit_bits] = 0
     for i in range(n):
-        counts[order[i] >> shift] += 1
+        high[key[i] >> shift] += np.uint32(1)
     total, last = 0, -1
     while total < keep:
         last += 1
-        total += counts[last]
+        total += high[last]
     left = 0
     for i in range(n):
-        if order[i] >> shift <= np.uint64(last):
-            order[left] = order[i]
-            left += 1
+        key[left], score[left], token[left] = key[i], score[i], token[i]
+        left += (key[i] >> shift) <= last
     return left
 
 
 @jit()
-def _radix_pass(source, target, n, shift, counts):
-    mask = np.uint64(_DIGITS - 1)
-    counts[:] = 0
+def _sort(n, digit_bits, key, low, high, spare, order):
+    """Put the places into the order of their keys."""
+    size, shift, one = 1 << digit_bits, np.uint32(digit_bits), np.uint32(1)
+    mask = np.uint32(size - 1)
+    low[:size] = 0
+    high[:size] = 0
     for i in range(n):
-        counts[(source[i] >> shift) & mask] += 1
-    total = 0
-    for digit in range(_DIGITS):
-        counts[digit], total = total, total + counts[digit]
+        low[key[i] & mask] += one
+        high[key[i] >> shift] += one
+    before_low, before_high = np.uint32(0), np.uint32(0)
+    for digit in range(size):
+        low[digit], before_low = before_low, before_low + low[digit]
+        high[digit], before_high = before_high, before_high + high[digit]
     for i in range(n):
-        digit = (source[i] >> shift) & mask
-        target[counts[digit]] = source[i]
-        counts[digit] += 1
+        digit = key[i] & mask
+        spare[low[digit]] = i
+        low[digit] += one
+    for i in range(n):
+        place = spare[i]
+        digit = key[place] >> shift
+        order[high[digit]] = place
+        high[digit] += one
+
+
+@jit()
+def _is_before(a, b, score, token):
+    return score[a] > score[b] or (score[a] == score[b] and token[a] < token[b])
 
 
 @jit()
 def _merge(order, spare, left, middle, right, score, token):
     i, j = left, middle
     for k in range(left, right):
-        take_right = i >= middle
-        if not take_right and j < right:
-            a, b = order[i] & _ENTRY, order[j] & _ENTRY
-            tied = score[a] == score[b]
-            take_right = score[b] > score[a] or (tied and token[b] < token[a])
-        if take_right:
+        rest = i < middle and j < right
+        if i >= middle or (rest and _is_before(order[j], order[i], score, token)):
             spare[k] = order[j]
             j += 1
         else:
@@ -125,17 +164,33 @@ def _merge_sort(order, spare, start, stop, score, token):
 
 
 @jit()
-def _settle_ties(order, spare, n, keep, score, token):
-    """Sort each run of equal keys by exact score, then token; runs are rare, but may be long."""
-    i = 1
-    while i < n and i <= keep:
-        if (order[i] ^ order[i - 1]) > _ENTRY:
-            i += 1
-            continue
-        start = i - 1
-        while i < n and (order[i] ^ order[start]) <= _ENTRY:
-            i += 1
-        _merge_sort(order, spare, start, i, score, token)
+def _sort_runs(n, key, order, spare, score, token):
+    start = 0
+    for i in range(1, n + 1):
+        if i == n or key[order[i]] != key[order[start]]:
+            _merge_sort(order, spare, start, i, score, token)
+            start = i
+
+
+@jit()
+def _settle_ties(n, key, order, spare, score, token):
+    """Sort runs of equal keys by exact score, then token."""
+    n_ties = 0
+    for i in range(1, n):  # no branch to guess: faster, as ties are few
+        spare[n_ties] = i
+        n_ties += key[order[i]] == key[order[i - 1]]
+    if n_ties > _MANY_TIES:
+        _sort_runs(n, key, order, spare, score, token)
+        return
+    for tie in range(n_ties):
+        at = spare[tie]
+        place = order[at]
+        while at > 0 and key[order[at - 1]] == key[place]:
+            if not _is_before(place, order[at - 1], score, token):
+                break
+            order[at] = order[at - 1]
+            at -= 1
+        order[at] = place
 
 
 @jit()
@@ -146,23 +201,28 @@ def rank_rows(where, matrix, genes, species, n_genes, result):
     longest = 0
     for row in range(where[0], where[1]):
         longest = max(longest, indptr[row + 1] - indptr[row])
-    count, score = np.empty(longest, np.float64), np.empty(longest, np.float64)
-    token, single = np.empty(longest, np.int32), np.empty(longest, np.float32)
-    order, spare = np.empty(longest, np.uint64), np.empty(longest, np.uint64)
-    seat = np.zeros(genes[0].max() + 1 if genes[0].size else 0, np.int32)
-    counts = np.empty(_DIGITS, np.int32)
+    score, single = np.empty(longest, np.float64), np.empty(longest, np.float32)
+    token, key = np.empty(longest, np.int32), np.empty(longest, np.uint32)
+    order, spare = np.empty(longest, np.uint32), np.empty(longest, np.uint32)
+    low, high = np.empty(1 << _MOST_BITS, np.uint32), np.empty(1 << _MOST_BITS, np.uint32)
+    sums = genes[2].size > 0
+    seat = np.zeros(genes[0].max() + 1 if sums else 0, np.int32)
+    count = np.empty(longest if sums else 0, np.float64)
     for row in range(where[0], where[1]):
+        start, stop = indptr[row], indptr[row + 1]
         medians = genes[1][species[row]]
-        n = _gather(indptr[row], indptr[row + 1], matrix, genes, medians, count, score, token, seat)
-        keep = min(n, n_genes)
-        _make_keys(n, score, single, order)
+        if sums:
+            n = _gather_sums(start, stop, matrix, genes, medians, score, single, token, seat, count)
+        else:
+            n = _gather(start, stop, matrix, genes, medians, score, single, token)
+        keep, digit_bits = min(n, n_genes), _digit_bits(n)
+        _make_keys(n, digit_bits, single, key)
         if keep < n:
-            n = _drop_tail(order, n, keep, counts)
-        _radix_pass(order, spare, n, np.uint64(32), counts)
-        _radix_pass(spare, order, n, np.uint64(32 + _DIGIT_BITS), counts)
-        _settle_ties(order, spare, n, keep, score, token)
+            n = _drop_tail(n, keep, digit_bits, key, score, token, high)
+        _sort(n, digit_bits, key, low, high, spare, order)
+        _settle_ties(n, key, order, spare, score, token)
         for i in range(keep):
-            ranked[offsets[row] + i] = token[order[i] & _ENTRY]
+            ranked[offsets[row] + i] = token[order[i]]
         lengths[row] = keep
 
 
