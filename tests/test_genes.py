@@ -151,6 +151,27 @@ def test_published_vocabularies(scmix_data: Path) -> None:
         assert set(genes.gene_id) == set(vocabulary.genes.ensembl_id)
 
 
+def test_medians_of_another_tokenizer_keep_their_digits(tmp_path: Path) -> None:
+    medians = [1 / 3, 2.001186019549122, 1e-6, 634.3]
+    table = pd.DataFrame(
+        {
+            "ensembl_id": ["<pad>", "<mask>", *(H.format(i) for i in range(4))],
+            "median": [np.nan, np.nan, *medians],
+            "token": range(6),
+        }
+    )
+    exact = Vocabulary.from_table(table, mode="separate", median_dtype="float64")
+    exact.write(tmp_path / "exact.csv.gz")
+    again = Vocabulary.read(tmp_path / "exact.csv.gz")
+    assert again.medians[0, 2:].tolist() == medians
+    assert (again.sha256, again.mode) == (exact.sha256, "separate")
+    rounded = Vocabulary.from_table(table, mode="separate")
+    assert rounded.medians.dtype == np.float32
+    assert rounded.sha256 != exact.sha256
+    with pytest.raises(InputError, match="median_dtype='int'; expected 'float32' or 'float64'"):
+        Vocabulary.from_table(table, median_dtype="int")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

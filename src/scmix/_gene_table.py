@@ -15,6 +15,7 @@ SPECIAL = {
     "separate": {"<pad>": 0, "<mask>": 1},
 }
 _HEADER = "# scmix vocabulary 1, mode "
+_DOUBLE = ", float64 medians"
 
 
 def known_mode(mode: str) -> str:
@@ -32,9 +33,11 @@ def with_tokens(table: pd.DataFrame, n_special: int, mode: str) -> pd.DataFrame:
     return table.assign(token=pd.factorize(key)[0] + n_special)
 
 
-def typed(table: pd.DataFrame) -> pd.DataFrame:
+def typed(table: pd.DataFrame, median_dtype: str = "float32") -> pd.DataFrame:
     """Take the columns of a vocabulary, with their types."""
-    table = table[list(COLUMNS)].astype({"token": np.int32, "median": np.float32})
+    if median_dtype not in ("float32", "float64"):
+        raise InputError(f"Found median_dtype={median_dtype!r}; expected 'float32' or 'float64'.")
+    table = table[list(COLUMNS)].astype({"token": np.int32, "median": median_dtype})
     text = {
         name: table[name].astype(object).where(table[name].notna(), "") for name in COLUMNS[:-2]
     }
@@ -48,10 +51,14 @@ def _special_rows(special: Mapping[str, int]) -> pd.DataFrame:
 
 def as_text(genes: pd.DataFrame, special: Mapping[str, int], mode: str) -> str:
     """CSV under a line that says the mode; the same table gives the same text."""
-    median = genes["median"].to_numpy(np.float32).astype("U")  # shortest exact decimals
+    double = genes["median"].dtype == np.float64
+    number = np.float64 if double else np.float32
+    median = genes["median"].to_numpy(number).astype("U")  # shortest exact decimals
     genes = genes[list(COLUMNS)].assign(median=median).astype({"token": str})
     table = pd.concat([_special_rows(special), genes])
-    return f"{_HEADER}{mode}\n" + table.to_csv(index=False, lineterminator="\n")
+    return f"{_HEADER}{mode}{_DOUBLE if double else ''}\n" + table.to_csv(
+        index=False, lineterminator="\n"
+    )
 
 
 def parse(text: str) -> tuple[pd.DataFrame, dict[str, int], str]:
@@ -65,7 +72,9 @@ def parse(text: str) -> tuple[pd.DataFrame, dict[str, int], str]:
     is_special = (table.species == "special").to_numpy()
     rows = table[is_special]
     special = dict(zip(rows.ensembl_id, rows.token.astype(int), strict=True))
-    return typed(table[~is_special].reset_index(drop=True)), special, header.removeprefix(_HEADER)
+    median_dtype = "float64" if header.endswith(_DOUBLE) else "float32"
+    genes = typed(table[~is_special].reset_index(drop=True), median_dtype)
+    return genes, special, header.removeprefix(_HEADER).removesuffix(_DOUBLE)
 
 
 def check(genes: pd.DataFrame, special: Mapping[str, int], mode: str) -> None:

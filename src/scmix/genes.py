@@ -57,8 +57,8 @@ class Vocabulary:
     genes
         One row per gene of one species. Columns: `ensembl_id`, `symbol` (`""` for none),
         `aliases` (joined by `|`), `species` (`"human"` or `"mouse"`), `biotype`, `group` (name
-        of the one-to-one orthologue group, `""` for none), `median` (float32: median of the
-        counts above zero, per 10,000 counts of the cell), `token` (int32).
+        of the one-to-one orthologue group, `""` for none), `median` (float32 or float64: median
+        of the counts above zero, per 10,000 counts of the cell), `token` (int32).
     special
         Tokens that are not genes, by name.
     mode
@@ -95,6 +95,7 @@ class Vocabulary:
         *,
         special: Mapping[str, int] | None = None,
         mode: str = "shared",
+        median_dtype: str = "float32",
     ) -> Self:
         """Make a vocabulary from a table of genes.
 
@@ -109,6 +110,9 @@ class Vocabulary:
             Special tokens, where they are not rows of the table.
         mode
             Whether one-to-one orthologues have one token (`"shared"`) or not (`"separate"`).
+        median_dtype
+            `"float64"` keeps every digit of medians that another tokenizer was used with: as
+            float32, scores that are nearly equal could change places.
 
         Returns
         -------
@@ -135,9 +139,10 @@ class Vocabulary:
         if "token" in table:
             if special is None:
                 raise InputError("Found tokens but no special tokens; pass special={'<pad>': 0}.")
-            return cls(typed(table), dict(special), mode)
+            return cls(typed(table, median_dtype), dict(special), mode)
         chosen = SPECIAL[known_mode(mode)] if special is None else special
-        return cls(typed(with_tokens(table, len(chosen), mode)), dict(chosen), mode)
+        table = with_tokens(table, len(chosen), mode)
+        return cls(typed(table, median_dtype), dict(chosen), mode)
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> Self:
@@ -181,9 +186,10 @@ class Vocabulary:
 
     @cached_property
     def medians(self) -> np.ndarray:
-        """Float32, (2, n_tokens): median of a token's gene in each species, NaN for none."""
-        table = np.full((len(SPECIES), self.n_tokens), np.nan, np.float32)
-        table[self._codes, self._tokens] = self.genes["median"].to_numpy(np.float32)
+        """Float32 or float64, (2, n_tokens): median of a token's gene in each species, NaN for none."""
+        median = self.genes["median"].to_numpy()
+        table = np.full((len(SPECIES), self.n_tokens), np.nan, median.dtype)
+        table[self._codes, self._tokens] = median
         return _read_only(table)
 
     @cached_property
