@@ -186,7 +186,7 @@ class Vocabulary:
 
     @cached_property
     def medians(self) -> np.ndarray:
-        """Float32 or float64, (2, n_tokens): median of a token's gene in each species, NaN for none."""
+        """Float, (2, n_tokens): median of a token's gene in each species, NaN for none."""
         median = self.genes["median"].to_numpy()
         table = np.full((len(SPECIES), self.n_tokens), np.nan, median.dtype)
         table[self._codes, self._tokens] = median
