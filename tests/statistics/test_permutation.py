@@ -253,8 +253,9 @@ def p_of_direction_only(deltas, vectors, is_goal):
     ("change", "found"),
     [
         ({"is_goal": np.zeros(6, bool)}, "donors of one state only"),
-        ({"deltas": np.zeros((5, 2, 3))}, r"Found deltas \(5, 2, 3\)"),
-        ({"donor_vectors": np.full((6, 3), np.nan)}, "finite numbers"),
+        ({"deltas": np.zeros((5, 2, 3))}, "Found shifts of 5 rows"),
+        ({"donor_vectors": np.ones((6, 4))}, r"donor_vectors \(6, 4\)"),
+        ({"donor_vectors": np.full((6, 3), np.nan)}, "not finite"),
         ({"donors": ["a", "a", "b", "c", "d", "e"]}, "donor 'a' twice"),
     ],
 )

@@ -18,7 +18,7 @@ from ._conformal import (
 )
 from ._matched import MatchedNull, matched_null
 from ._multiple import benjamini_hochberg, fewest_at_floor
-from ._permutation import StateNull, state_null
+from ._permutation import StateNull, state_null, state_null_along
 from ._rejection import (
     Detection,
     class_centroids,
@@ -47,6 +47,7 @@ __all__ = [
     "Detection",
     "unknown_detection",
     "state_null",
+    "state_null_along",
     "StateNull",
     "matched_null",
     "MatchedNull",

@@ -38,7 +38,8 @@ def matched_null(
     the same tenth by rank and by detection; where these are fewer than `min_matched`, neighbouring
     tenths are added, ring by ring (the first and last tenths have neighbours on one side only, so
     the most highly ranked and the rarest genes are matched less well). The gene itself is left
-    out, and so are genes that share its label in `exclude`. With the median m and the scaled median absolute deviation s of the like,
+    out, and so are genes that share its label in `exclude`. With the median m and the scaled
+    median absolute deviation s of the like,
     ``z = (effect - m) / s``, which a minority of genes with real effects does not disturb, and p
     is its two-sided normal tail (an empirical null: Efron 2004, JASA 99:96). It says "unlike the
     bulk of its like", not "moves towards this goal", and where effects have heavy tails without

@@ -104,16 +104,83 @@ def state_null(
     >>> found.n_possible, found.exact, round(found.p_min, 4), round(float(found.p[0]), 4)
     (70, True, 0.0143, 0.0143)
     """
-    shifts, counts, vectors, goal = _checked(deltas, n_cells, donor_vectors, is_goal, donors)
-    plan = design(goal, donors)
-    projected, present = _projected(shifts, counts, vectors), counts > 0
-    per_donor = _per_donor(projected, present, vectors, goal)
+    shifts, vectors = np.asarray(deltas), np.asarray(donor_vectors, dtype=np.float64)
+    if shifts.ndim != 3 or vectors.ndim != 2 or shifts.shape[2] != vectors.shape[1]:
+        raise InputError(
+            f"Found deltas {shifts.shape} and donor_vectors {vectors.shape}; expected "
+            "(n_rows, n_genes, n_dimensions) and (n_rows, n_dimensions)."
+        )
+    return state_null_along(
+        shifts @ vectors.T.astype(shifts.dtype),
+        n_cells,
+        vectors @ vectors.T,
+        is_goal,
+        donors=donors,
+        n_permutations=n_permutations,
+        seed=seed,
+    )
+
+
+def state_null_along(
+    along: ArrayLike,
+    n_cells: ArrayLike,
+    gram: ArrayLike,
+    is_goal: ArrayLike,
+    *,
+    donors: Sequence[Hashable] | None = None,
+    n_permutations: int = 4999,
+    seed: int = 0,
+) -> StateNull:
+    """The same as `state_null`, from shifts that are already projected on the rows' vectors.
+
+    This is all the test needs, and a few numbers per gene and donor to keep.
+
+    Parameters
+    ----------
+    along
+        ``delta . v`` for the mean shift of each row and the vector of each row
+        (n_rows, n_genes, n_rows).
+    n_cells
+        As in `state_null`.
+    gram
+        Products of the rows' vectors, ``v . v`` (n_rows, n_rows).
+    is_goal, donors, n_permutations, seed
+        As in `state_null`.
+
+    Returns
+    -------
+    A `StateNull`.
+
+    Raises
+    ------
+    InputError
+        As in `state_null`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scmix.statistics import state_null, state_null_along
+    >>> rng = np.random.default_rng(0)
+    >>> deltas, vectors, is_goal = rng.normal(size=(6, 2, 5)), rng.normal(size=(6, 5)), [0, 1] * 3
+    >>> one = state_null(deltas, np.ones((6, 2)), vectors, is_goal)
+    >>> two = state_null_along(deltas @ vectors.T, np.ones((6, 2)), vectors @ vectors.T, is_goal)
+    >>> bool((one.p == two.p).all())
+    True
+    """
+    products, goal = np.asarray(gram, dtype=np.float64), np.asarray(is_goal, dtype=bool)
+    present = np.asarray(n_cells) > 0
+    _check_shapes(np.shape(along), present.shape, products, len(goal))
+    _check_states(goal, donors)
+    projected = np.where(present[:, :, None], np.asarray(along), 0).transpose(1, 0, 2)
+    projected = np.ascontiguousarray(projected, dtype=np.float64)
+    per_donor = _per_donor(projected, present, products, goal)
     enough = present[~goal].sum(axis=0) >= FEWEST_DONORS
-    p = p_family = np.full(shifts.shape[1], np.nan)
+    p = p_family = np.full(present.shape[1], np.nan)
+    plan = design(goal, donors)
     others, exact = labellings(plan, n_permutations, np.random.default_rng(seed))
     descriptive = min(goal.sum(), (~goal).sum()) < FEWEST_DONORS or not present[goal].any()
     if not descriptive:
-        statistic = partial(_statistic, projected, present, vectors @ vectors.T)
+        statistic = partial(_statistic, projected, present, products)
         p, p_family = _p_values(statistic, goal, others, enough)
     return StateNull(
         effect=_mean(per_donor),
@@ -127,28 +194,19 @@ def state_null(
     )
 
 
-def _checked(
-    deltas: ArrayLike,
-    n_cells: ArrayLike,
-    donor_vectors: ArrayLike,
-    is_goal: ArrayLike,
-    donors: Sequence[Hashable] | None,
-) -> tuple[NDArray, NDArray, NDArray[np.float64], NDArray[np.bool_]]:
-    shifts, counts = np.asarray(deltas), np.asarray(n_cells)
-    vectors, goal = np.asarray(donor_vectors, dtype=np.float64), np.asarray(is_goal, dtype=bool)
-    n_rows = len(goal)
-    if shifts.ndim != 3 or counts.shape != shifts.shape[:2] or len(shifts) != n_rows:
+def _check_shapes(
+    along: tuple[int, ...], n_cells: tuple[int, ...], gram: NDArray[np.float64], n_rows: int
+) -> None:
+    if along != (*n_cells, n_rows) or len(n_cells) != 2 or n_cells[0] != n_rows:
         raise InputError(
-            f"Found deltas {shifts.shape}, n_cells {counts.shape} and {n_rows} rows in is_goal; "
-            "expected (n_rows, n_genes, n_dimensions), (n_rows, n_genes) and (n_rows,)."
+            f"Found shifts of {along[0] if along else 0} rows, n_cells {n_cells} and {n_rows} rows "
+            "in is_goal; expected as many rows in each, and (n_rows, n_genes) cells."
         )
-    if vectors.shape != (n_rows, shifts.shape[2]) or not np.isfinite(vectors).all():
+    if gram.shape != (n_rows, n_rows) or not np.isfinite(gram).all():
         raise InputError(
-            f"Found donor_vectors {vectors.shape}; expected finite numbers of shape "
-            f"({n_rows}, {shifts.shape[2]}). Leave out donors without a cell."
+            f"Found vectors of {len(gram)} rows, or numbers that are not finite; expected finite "
+            f"vectors of {n_rows} rows. Leave out donors without a cell."
         )
-    _check_states(goal, donors)
-    return shifts, counts, vectors, goal
 
 
 def _check_states(goal: NDArray[np.bool_], donors: Sequence[Hashable] | None) -> None:
@@ -165,12 +223,6 @@ def _check_states(goal: NDArray[np.bool_], donors: Sequence[Hashable] | None) ->
             )
 
 
-def _projected(shifts: NDArray, counts: NDArray, vectors: NDArray) -> NDArray[np.float64]:
-    """delta_d . v_e as (n_genes, n_rows d, n_rows e), zero where a donor lacks the gene."""
-    made = np.where((counts > 0)[:, :, None], shifts @ vectors.T.astype(shifts.dtype), 0)
-    return np.ascontiguousarray(made.transpose(1, 0, 2), dtype=np.float64)
-
-
 def _directions(goal: NDArray[np.bool_], gram: NDArray[np.float64]) -> NDArray[np.float64]:
     """u_goal - u_start of each labelling as weights of the rows' vectors (n_labellings, n_rows)."""
     sides = []
@@ -181,9 +233,9 @@ def _directions(goal: NDArray[np.bool_], gram: NDArray[np.float64]) -> NDArray[n
 
 
 def _per_donor(
-    projected: NDArray, present: NDArray, vectors: NDArray, goal: NDArray
+    projected: NDArray, present: NDArray, gram: NDArray, goal: NDArray
 ) -> NDArray[np.float64]:
-    direction = _directions(goal[None], vectors @ vectors.T)[0]
+    direction = _directions(goal[None], gram)[0]
     effects = (projected[:, ~goal] @ direction).T
     return np.where(present[~goal], effects, np.nan)
 
