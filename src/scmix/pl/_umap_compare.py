@@ -9,6 +9,7 @@ from .._errors import InputError
 from ._colors import Palette
 from ._drawing import draw
 from ._panels import aligned, is_continuous, make_panels, panel_numbers, panel_table
+from ._showing import hand_over
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,7 +121,7 @@ def umap_compare(
     figure = draw(
         table, colors, scores, palette=palette, legend_loc=legend_loc, size=size, seed=seed
     )
-    return _hand_over(figure, show, return_fig, n_axes=len(panels) * len(colors))
+    return hand_over(figure, show, return_fig, n_axes=len(panels) * len(colors))
 
 
 def _named(adata: AnnData | Mapping[str, AnnData] | Sequence[AnnData]) -> dict[str, AnnData]:
@@ -137,22 +138,3 @@ def _named(adata: AnnData | Mapping[str, AnnData] | Sequence[AnnData]) -> dict[s
             "list or dict of AnnData."
         )
     return objects
-
-
-def _hand_over(
-    figure: "Figure", show: bool | None, return_fig: bool, n_axes: int
-) -> "Figure | list[Axes] | None":
-    """Return or show, as scanpy's plots do."""
-    import matplotlib.pyplot as plt
-
-    if return_fig:
-        plt.close(figure)  # the caller has it; a notebook would draw it twice
-        return figure
-    if show is None:
-        from scanpy import settings
-
-        show = settings.autoshow
-    if not show:
-        return figure.axes[:n_axes]
-    plt.show()
-    return None
