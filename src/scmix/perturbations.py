@@ -253,9 +253,12 @@ def find(sequences: Sequences, genes: np.ndarray) -> np.ndarray:
 
 def has_all(sequences: Sequences, genes: np.ndarray) -> np.ndarray:
     """Which sequences have every gene of their set: bool, one per sequence."""
-    sets = as_sets(genes, len(sequences))
-    found = np.bincount(_rows(sequences)[find(sequences, sets) >= 0], minlength=len(sequences))
-    return found == (sets >= 0).sum(axis=1)
+    return n_found(sequences, genes) == (as_sets(genes, len(sequences)) >= 0).sum(axis=1)
+
+
+def n_found(sequences: Sequences, genes: np.ndarray) -> np.ndarray:
+    """How many genes of its set each sequence has."""
+    return np.bincount(_rows(sequences)[find(sequences, genes) >= 0], minlength=len(sequences))
 
 
 def every_gene(sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:

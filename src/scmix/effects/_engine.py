@@ -1,0 +1,349 @@
+"""Exact effects: every edit of a cell is run through the encoder, all of them packed together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._errors import InputError, ModelFileError
+from ..batches import Sequences, add_special, ranges
+from ..encoder import Encoder
+from ..genes import Vocabulary
+from ..inference import default_batch_tokens, in_batches
+from ..perturbations import Edit, find, is_changed, n_found
+from ._originals import Originals, distinct, shortened
+from ._plan import Plan
+
+POOLS = ("mean", "cls")
+_BATCHES_AT_ONCE = 16  # enough for packing by length; the edited tokens of these are in memory
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """Vectors before and after, for some edits.
+
+    Parameters
+    ----------
+    cell
+        Row of the cell, `(m,)`.
+    number
+        Number of the set in the plan, `(m,)`.
+    changed
+        Whether the edit changed what is read of the cell. Where not, nothing was run: the vectors
+        are NaN and the similarity is one.
+    rank
+        Mean rank of the set's genes in the cell, counted from 1; NaN where it has none of them.
+    original, perturbed
+        Pooled vectors, float32 `(m, H)`.
+    similarity
+        Mean over the other genes of the cosine before and after, `(m,)`; empty when not asked for.
+    pair, affected, cosine
+        Index of the edit, token and cosine of every other gene; empty when not asked for.
+    """
+
+    cell: np.ndarray
+    number: np.ndarray
+    changed: np.ndarray
+    rank: np.ndarray
+    original: np.ndarray
+    perturbed: np.ndarray
+    similarity: np.ndarray
+    pair: np.ndarray
+    affected: np.ndarray
+    cosine: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """An encoder that reads cells and their perturbed selves.
+
+    Parameters
+    ----------
+    encoder
+        Ready for inference, see :func:`scmix.inference.prepare`.
+    vocabulary
+        Gives the special tokens.
+    plan
+        Which edits are made.
+    layer
+        Index into the hidden states.
+    pool
+        "mean" over the genes, or "cls".
+    leave_out, same_genes
+        As in :class:`scmix.effects.Formula`.
+    by_token
+        Whether every other gene of a cell is compared too.
+    centre
+        Subtracted from hidden states before genes are compared, `(H,)`; None: nothing.
+    batch_tokens
+        Tokens computed at once; None: what suits the device.
+    """
+
+    encoder: Encoder
+    vocabulary: Vocabulary
+    plan: Plan
+    layer: int = -1
+    pool: str = "mean"
+    leave_out: bool = True
+    same_genes: bool = False
+    by_token: bool = False
+    centre: np.ndarray | None = None
+    batch_tokens: int | None = None
+    _budget: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.pool not in POOLS:
+            raise InputError(f"Found pool={self.pool!r}; expected one of {', '.join(POOLS)}.")
+        if self.pool == "cls" and "<cls>" not in self.vocabulary.special:
+            raise InputError('pool="cls": this model has no <cls> token. Use pool="mean".')
+        self.encoder.resolve_layer(self.layer)
+        budget = self.batch_tokens or default_batch_tokens(self.encoder, self.device)
+        object.__setattr__(self, "_budget", budget)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder is."""
+        return self.encoder.bert.embeddings.word_embeddings.weight.device
+
+    def run(self, cells: Sequences, species: np.ndarray) -> Iterator[Effects]:
+        """Effects of all edits of some cells.
+
+        Parameters
+        ----------
+        cells
+            Genes of each cell, by rank; `plan.largest` more than are read, where genes are let
+            back in.
+        species
+            Species code of each cell.
+
+        Returns
+        -------
+        Edits in the order of the plan, some at a time; those of one cell may be divided.
+        """
+        rows, numbers, sets = self.plan.of(self.plan.edit.before(cells))
+        tokens = np.minimum(cells.lengths[rows], self.plan.edit.n_genes)
+        for group in _whole_cells(rows, tokens, self._at_once):
+            n_read = self._n_read(cells, rows[group], sets[group])
+            cell, n_genes, which = distinct(rows[group], n_read)
+            originals = self._originals(shortened(cells, cell, n_genes), species[cell])
+            for start, stop in _cuts(tokens[group], self._at_once):
+                at = slice(group.start + start, group.start + stop)
+                edits = _Edits.of(
+                    self.plan.edit, cells[rows[at]], sets[at], originals, which[start:stop]
+                )
+                vectors, cosine = self._perturbed(edits, originals, species[rows[at]])
+                yield self._effects(edits, originals, rows[at], numbers[at], vectors, cosine)
+
+    @property
+    def _at_once(self) -> int:
+        return _BATCHES_AT_ONCE * self._budget
+
+    def _n_read(self, cells: Sequences, rows: np.ndarray, sets: np.ndarray) -> np.ndarray:
+        """How many genes of the original each edit is compared with."""
+        limit = self.plan.edit.n_genes
+        n_read = np.minimum(cells.lengths[rows], limit)
+        puts_in = self.plan.edit.kind == "overexpress" and self.plan.sets is not None
+        if not (self.same_genes and puts_in):
+            return n_read
+        there = n_found(shortened(cells, rows, n_read), sets)
+        absent = (sets >= 0).sum(axis=1) - there
+        # as published: the length counts what was put in already, and then it is added once more
+        return n_read - np.maximum(np.minimum(n_read + absent, limit) + absent - limit, 0)
+
+    def _originals(self, genes: Sequences, species: np.ndarray) -> Originals:
+        read, is_gene = self._with_special(genes, species)
+        hidden = torch.empty(
+            (read.tokens.size, self.encoder.config.hidden_size), device=self.device
+        )
+
+        def work(rows: np.ndarray) -> None:
+            where = ranges(read.indptr[rows], read.lengths[rows])
+            hidden[torch.from_numpy(where).to(self.device)] = self._hidden(read[rows])
+
+        in_batches(work, read.lengths, np.flatnonzero(read.lengths), self._budget)
+        return Originals.of(hidden, read, is_gene)
+
+    def _perturbed(
+        self, edits: "_Edits", originals: Originals, species: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pooled vector of every edited cell, and cosine of every gene that was there before."""
+        read, is_gene = self._with_special(edits.sequences, species)
+        keep = is_gene.copy() if self.pool == "mean" else np.zeros(is_gene.size, bool)
+        if self.pool == "cls":
+            keep[read.indptr[:-1][read.lengths > 0]] = True
+        elif self.leave_out:
+            keep[is_gene] = ~edits.in_set
+        base = np.full(is_gene.size, -1, np.int64)
+        base[is_gene] = edits.base
+        vectors = np.full((len(read), self.encoder.config.hidden_size), np.nan, np.float32)
+        cosine = np.full(is_gene.size if self.by_token else 0, np.nan, np.float32)
+
+        def work(rows: np.ndarray) -> None:
+            part = read[rows]
+            where = ranges(read.indptr[rows], part.lengths)
+            hidden = self._hidden(part)
+            kept = torch.from_numpy(keep[where]).to(hidden.device)
+            pooled = self.encoder.pool(hidden, torch.from_numpy(part.indptr), kept)
+            vectors[rows] = pooled.cpu().numpy()
+            if self.by_token:
+                cosine[where] = self._compare(hidden, originals, base[where])
+
+        in_batches(work, read.lengths, np.flatnonzero(edits.changed), self._budget)
+        _check_finite(vectors[edits.changed])
+        return vectors, cosine[is_gene] if self.by_token else cosine
+
+    def _effects(
+        self,
+        edits: "_Edits",
+        originals: Originals,
+        cell: np.ndarray,
+        number: np.ndarray,
+        vectors: np.ndarray,
+        cosine: np.ndarray,
+    ) -> Effects:
+        n = len(cell)
+        compared = np.flatnonzero((edits.base >= 0) & edits.changed[edits.row])
+        compared = compared if self.by_token else compared[:0]
+        pair, cosine = edits.row[compared], cosine[compared]
+        similarity = np.ones(n if self.by_token else 0)
+        with np.errstate(invalid="ignore"):
+            means = np.bincount(pair, cosine, n) / np.bincount(pair, minlength=n)
+        return Effects(
+            cell=cell,
+            number=number,
+            changed=edits.changed,
+            rank=edits.rank,
+            original=self._pooled(edits, originals),
+            perturbed=vectors,
+            similarity=np.where(edits.changed, means, 1.0) if self.by_token else similarity,
+            pair=pair,
+            affected=edits.sequences.tokens[compared],
+            cosine=cosine,
+        )
+
+    def _pooled(self, edits: "_Edits", originals: Originals) -> np.ndarray:
+        if self.pool == "cls":
+            vectors = originals.first[torch.from_numpy(edits.which).to(self.device)]
+        else:
+            taken = slice(None) if self.leave_out else slice(0)
+            vectors = originals.means(edits.which, edits.edit[taken], edits.place[taken])
+        found = vectors.cpu().numpy()
+        found[~edits.changed] = np.nan
+        return found
+
+    def _compare(self, hidden: Tensor, originals: Originals, base: np.ndarray) -> np.ndarray:
+        """Cosine of every token with what it was, NaN where it was not there."""
+        there = np.flatnonzero(base >= 0)
+        centre = torch.zeros(1) if self.centre is None else torch.from_numpy(self.centre).float()
+        after = hidden[torch.from_numpy(there).to(self.device)] - centre.to(self.device)
+        before = originals.genes[torch.from_numpy(base[there]).to(self.device)]
+        cosine = np.full(base.size, np.nan, np.float32)
+        before = before - centre.to(self.device)
+        cosine[there] = torch.cosine_similarity(after, before, dim=1).cpu().numpy()
+        return cosine
+
+    def _with_special(self, genes: Sequences, species: np.ndarray) -> tuple[Sequences, np.ndarray]:
+        room = self.encoder.config.max_position_embeddings
+        read = add_special(genes, self.vocabulary, species, max_length=room)
+        return read, ~np.isin(read.tokens, self.vocabulary.special_ids, kind="sort")
+
+    def _hidden(self, part: Sequences) -> Tensor:
+        tokens = torch.from_numpy(part.tokens).to(self.device)
+        return self.encoder(tokens, torch.from_numpy(part.indptr), layer=self.layer).float()
+
+
+@dataclass(frozen=True, eq=False)
+class _Edits:
+    """Edited cells, and how their tokens stand to those of the originals.
+
+    Parameters
+    ----------
+    sequences
+        Genes of each edited cell.
+    which
+        Original of each.
+    changed
+        Whether the edit changed what is read, and other genes are left to compare.
+    rank
+        Mean rank of the set's genes before.
+    row, in_set, base
+        For every token of `sequences`: its edit, whether it is of the set, and where its hidden
+        state lies in the originals (-1 for genes of the set and genes that were not read before).
+    edit, place
+        Genes of the sets in the originals: edit, and position in the cell.
+    """
+
+    sequences: Sequences
+    which: np.ndarray
+    changed: np.ndarray
+    rank: np.ndarray
+    row: np.ndarray
+    in_set: np.ndarray
+    base: np.ndarray
+    edit: np.ndarray
+    place: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        edit: Edit,
+        cells: Sequences,
+        sets: np.ndarray,
+        originals: Originals,
+        which: np.ndarray,
+    ) -> "_Edits":
+        n, n_before = len(cells), originals.lengths[which]
+        after = edit.after(cells, sets)
+        row = np.repeat(np.arange(n), after.sequences.lengths)
+        in_set = find(after.sequences, sets) >= 0
+        stood = after.source - cells.indptr[row]
+        known = (after.source >= 0) & (stood < n_before[row]) & ~in_set
+        base = np.where(known, originals.indptr[which[row]] + stood, -1)
+        edited, place = _places(cells, find(cells, sets) >= 0, n_before)
+        n_marked = np.bincount(edited, minlength=n)
+        others = np.minimum(np.bincount(row[~in_set], minlength=n), n_before - n_marked)
+        changed = is_changed(edit.before(cells), after.sequences) & (others > 0)
+        with np.errstate(invalid="ignore"):
+            rank = np.bincount(edited, place + 1, n) / n_marked
+        return cls(after.sequences, which, changed, rank, row, in_set, base, edited, place)
+
+
+def _places(
+    cells: Sequences, marked: np.ndarray, n_read: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row and position of the marked tokens among the first `n_read` of each cell."""
+    at = np.flatnonzero(marked)
+    row = np.searchsorted(cells.indptr, at, side="right") - 1
+    place = at - cells.indptr[row]
+    read = place < n_read[row]
+    return row[read], place[read]
+
+
+def _whole_cells(rows: np.ndarray, tokens: np.ndarray, budget: int) -> Iterator[slice]:
+    """Slices of the edits of consecutive cells: about `budget` tokens, at least one cell."""
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    sizes = np.add.reduceat(tokens, starts) if starts.size else starts
+    bounds = np.append(starts, rows.size)
+    for first, last in _cuts(sizes, budget):
+        yield slice(int(bounds[first]), int(bounds[last]))
+
+
+def _cuts(sizes: np.ndarray, budget: int) -> Iterator[tuple[int, int]]:
+    """First and last of consecutive things of about `budget` in all, at least one."""
+    ends = np.cumsum(sizes)
+    first = 0
+    while first < ends.size:
+        used = ends[first - 1] if first else 0
+        last = max(int(np.searchsorted(ends, used + budget, side="right")), first + 1)
+        yield first, last
+        first = last
+
+
+def _check_finite(vectors: np.ndarray) -> None:
+    if not np.isfinite(vectors).all():
+        raise ModelFileError(
+            'The encoder gave values that are not finite. Try device="cpu", dtype="float32"; if '
+            "they remain, the weights are damaged."
+        )
