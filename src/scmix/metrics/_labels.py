@@ -65,6 +65,54 @@ def knn_transfer(
     return np.append(names, UNASSIGNED)[votes]
 
 
+def knn_probabilities(
+    reference: ArrayLike,
+    labels: ArrayLike,
+    query: ArrayLike,
+    n_classes: int,
+    *,
+    k: int = 5,
+    metric: str = "cosine",
+) -> NDArray[np.float64]:
+    """Share of each class among a query cell's nearest reference cells.
+
+    The largest share is that of the label `knn_transfer` gives: nearer cells count for a
+    millionth more, which decides tied votes.
+
+    Parameters
+    ----------
+    reference
+        Embedding of the labelled cells (n_reference, n_dimensions), without NaN.
+    labels
+        Their classes (n_reference,), 0 to `n_classes` - 1.
+    query
+        Embedding of the cells to label (n_query, n_dimensions), without NaN.
+    n_classes
+        Number of classes.
+    k
+        Number of neighbours; all reference cells when there are fewer.
+    metric
+        Distance, as scikit-learn names it.
+
+    Returns
+    -------
+    float64 (n_query, n_classes); rows add up to 1.
+
+    Examples
+    --------
+    >>> from scmix.metrics import knn_probabilities
+    >>> points = [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]
+    >>> knn_probabilities(points, [0, 0, 1], [[1.0, 0.2]], 2, k=3).round(2)
+    array([[0.67, 0.33]])
+    """
+    codes = np.asarray(labels, dtype=np.intp)
+    nearest = neighbours(matrix(reference), matrix(query), k, metric)
+    weights = 1 + 1e-6 * 0.5 ** np.arange(nearest.shape[1])
+    votes = np.zeros((len(nearest), n_classes))
+    np.add.at(votes, (np.arange(len(nearest))[:, None], codes[nearest]), weights)
+    return votes / weights.sum()
+
+
 def classification_scores(truth: Iterable, predicted: Iterable) -> dict[str, float]:
     """Accuracy and its relatives, with the majority-class rate to compare with.
 
