@@ -275,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-cells", type=int, default=1500, help="of a data set or side")
     parser.add_argument("--untrained", type=int, default=3, help="seeds of the untrained encoder")
     parser.add_argument("--no-baselines", action="store_true", help="the model only")
-    parser.add_argument("--pool", default="mean")
+    parser.add_argument("--pool", help="of tl.embed; the model's own by default")
     parser.add_argument("--hidden-layer", type=int, default=-2)
     parser.add_argument("--cache", type=Path, help="folder that keeps embeddings between runs")
     parser.add_argument("--out", default="zero_shot", help="start of the names of the csv files")

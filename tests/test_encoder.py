@@ -166,6 +166,16 @@ def test_pool_is_the_mean_of_kept_tokens():
     torch.testing.assert_close(every, torch.stack([expected[:2].mean(0), expected[2:].mean(0)]))
 
 
+def test_pool_with_discount_weighs_by_rank_among_the_kept():
+    hidden = torch.randn(6, 4)
+    keep = torch.tensor([True, False, True, True, False, False])
+    found = Encoder(CONFIG).pool(hidden, [0, 3, 4, 6], keep, discount=True)
+    share = torch.tensor([1, 1 / np.log2(3)], dtype=torch.float32)
+    expected = (share / share.sum()) @ hidden[[0, 2]]
+    torch.testing.assert_close(found[:2], torch.stack([expected, hidden[3]]))
+    assert found[2].isnan().all()
+
+
 @pytest.mark.parametrize("keep", [None, torch.tensor([True, False, True, True, True])])
 def test_pool_has_a_gradient(keep):
     hidden = torch.randn(5, 3, dtype=torch.float32, requires_grad=True)

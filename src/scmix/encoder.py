@@ -255,7 +255,12 @@ class Encoder(nn.Module):
         return F.linear(head.transform(hidden), decoder, head.bias)
 
     def pool(
-        self, hidden: Tensor, indptr: Tensor | Sequence[int], keep: Tensor | None = None
+        self,
+        hidden: Tensor,
+        indptr: Tensor | Sequence[int],
+        keep: Tensor | None = None,
+        *,
+        discount: bool = False,
     ) -> Tensor:
         """Mean over the tokens of each cell, in fp32.
 
@@ -267,6 +272,9 @@ class Encoder(nn.Module):
             Shape ``(n + 1,)``.
         keep
             Which tokens count, bool, shape ``(T,)``; None: all.
+        discount
+            Weight the token of rank r among those that count by ``1 / log2(1 + r)``, as
+            discounted cumulative gain does (Järvelin & Kekäläinen, 2002).
 
         Returns
         -------
@@ -274,12 +282,17 @@ class Encoder(nn.Module):
         """
         bounds = torch.as_tensor(indptr).to(device="cpu", dtype=torch.int64)
         x = hidden.float()
-        counts = bounds.diff().to(x)
         offsets = bounds.to(x.device)
-        if keep is not None:
-            x = x * keep.to(x)[:, None]
-            counts = torch.segment_reduce(keep.to(x), "sum", offsets=offsets)
-        return torch.segment_reduce(x, "sum", offsets=offsets, axis=0) / counts[:, None]
+        if keep is None:
+            keep = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        weights = keep.to(x)
+        if discount:
+            before = F.pad(keep.cumsum(0), (1, 0))
+            rank = before[1:] - before[offsets[:-1]].repeat_interleave(offsets.diff())
+            weights = weights / torch.log2(1 + rank.clamp(min=1))
+        total = torch.segment_reduce(weights, "sum", offsets=offsets)
+        x = x * weights[:, None]
+        return torch.segment_reduce(x, "sum", offsets=offsets, axis=0) / total[:, None]
 
     def pooler(self, first: Tensor) -> Tensor:
         """The pooler's output for the hidden states of first tokens, ``(n, H)``."""

@@ -19,8 +19,8 @@ from scmix._errors import InputError, ModelFileError, ResourceError
 from scmix.batches import Sequences, pack, ranges
 from scmix.encoder import Encoder
 
-Pool = Literal["mean", "cls", "first", "pooler", "tokens"]
-POOLS = ("mean", "cls", "first", "pooler", "tokens")
+Pool = Literal["mean", "discounted", "cls", "first", "pooler", "tokens"]
+POOLS = ("mean", "discounted", "cls", "first", "pooler", "tokens")
 
 # Tokens of a batch for an encoder of width 256. On CPU what a batch computes should stay in cache.
 BATCH_TOKENS = {"cpu": 8_192, "cuda": 131_072, "mps": 16_384}
@@ -52,11 +52,12 @@ def run(
     sequences
         Tokens of each cell, special tokens included.
     special_ids
-        Tokens that are not genes: ``pool="mean"`` and ``pool="first"`` leave them out.
+        Tokens that are not genes: "mean", "discounted" and "first" leave them out.
     pool
-        "mean" over the genes of a cell; "cls": the ``<cls>`` token in front; "first": the gene
-        of highest rank; "pooler": the checkpoint's pooler on the token in front, as Geneformer
-        and transformers do it; "tokens": no pooling.
+        "mean" over the genes of a cell; "discounted": the same, with weights that fall with the
+        rank of the gene (see :meth:`scmix.encoder.Encoder.pool`); "cls": the ``<cls>`` token in
+        front; "first": the gene of highest rank; "pooler": the checkpoint's pooler on the token in
+        front, as Geneformer and transformers do it; "tokens": no pooling.
     layer
         Index into the hidden states as in transformers: 0 embeddings, -1 the last layer.
         Geneformer's ``emb_layer`` 0 is -1 here, its -1 is -2.
@@ -277,9 +278,10 @@ def _pooled(
         return hidden
     if hidden.device.type == "mps":  # has no segment_reduce
         hidden = hidden.cpu()
-    if pool == "mean":
+    if pool in ("mean", "discounted"):
         keep = None if is_gene.all() else torch.from_numpy(is_gene).to(hidden.device)
-        return model.pool(hidden, torch.from_numpy(part.indptr), keep)
+        discount = pool == "discounted"
+        return model.pool(hidden, torch.from_numpy(part.indptr), keep, discount=discount)
     front = part.indptr[:-1]
     if pool == "first":
         genes = np.flatnonzero(is_gene)

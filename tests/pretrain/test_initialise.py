@@ -7,7 +7,8 @@ import torch
 from scmix.pretrain import recipe
 from scmix.pretrain.initialise import (
     coexpression_embeddings,
-    positive_information,
+    discounted,
+    principal_components,
     start_from_coexpression,
 )
 from scmix.pretrain.model import make_model
@@ -23,7 +24,7 @@ def module_of(corpus, tokens):
 
 
 def test_planted_modules_are_nearest_neighbours(corpus):
-    tokens, vectors = coexpression_embeddings(corpus, 16, n_top=15, seed=0)
+    tokens, vectors = coexpression_embeddings(corpus, 16, max_genes=15, seed=0)
     module = module_of(corpus, tokens)
     assert len(tokens) > N_GENES  # genes of both species
     z = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -32,27 +33,19 @@ def test_planted_modules_are_nearest_neighbours(corpus):
     assert (module[similarity.argmax(1)] == module).mean() > 0.95
 
 
-def naive_information(seen, group):
-    seen, n_genes = seen.toarray(), seen.shape[1]
-    out = np.zeros((n_genes, n_genes))
-    for i in range(n_genes):
-        for j in range(n_genes):
-            observed = (seen[:, i] * seen[:, j]).sum()
-            expected = sum(
-                seen[group == g, i].sum() * seen[group == g, j].sum() / (group == g).sum()
-                for g in np.unique(group)
-            )
-            if i != j and observed >= 3:
-                out[i, j] = max(0, np.log(observed / expected))
-    return out
-
-
-def test_information_equals_a_double_loop():
+def test_components_equal_those_of_the_dense_centred_matrix():
     rng = np.random.default_rng(0)
-    seen = sp.csr_matrix((rng.random((60, 12)) < 0.4).astype(np.float32))
+    dense = rng.random((60, 12)) * (rng.random((60, 12)) < 0.4) * np.linspace(3, 0.5, 12)
     group = rng.choice([3, 5, 9], 60)
-    found = positive_information(seen, group).toarray()
-    np.testing.assert_allclose(found, naive_information(seen, group), atol=1e-5)
+    rows = dense.astype(np.float32)
+    for code in np.unique(group):
+        own = group == code
+        rows[own] = (rows[own] - rows[own].mean(0)) * own.sum() ** -0.25
+    _, expected, basis = np.linalg.svd(rows, full_matrices=False)
+    matrix = sp.csr_matrix(dense.astype(np.float32))
+    singular, loadings = principal_components(matrix, group, 4)
+    np.testing.assert_allclose(singular, expected[:4], rtol=1e-3)
+    np.testing.assert_allclose(np.abs((basis[:4] * loadings.T).sum(1)), 1, atol=0.01)
 
 
 def test_genes_of_one_batch_are_not_alike_for_that():
@@ -60,8 +53,18 @@ def test_genes_of_one_batch_are_not_alike_for_that():
     group = np.repeat([0, 1], 2000)
     chance = np.where(group[:, None] == (np.arange(10) < 5), 0.6, 0.05)  # genes follow the batch
     seen = sp.csr_matrix((rng.random((4000, 10)) < chance).astype(np.float32))
-    assert positive_information(seen, group).max() < 0.5
-    assert positive_information(seen, np.zeros(4000)).max() > 0.5
+    apart, _ = principal_components(seen, group, 2)
+    together, _ = principal_components(seen, np.zeros(4000), 2)
+    assert apart[0] < 1.1 * apart[1]
+    assert together[0] > 2 * together[1]
+
+
+def test_values_fall_with_the_rank_and_sum_to_one(corpus):
+    ranks = discounted(corpus, np.arange(4), 5)
+    np.testing.assert_allclose(ranks.sum(1), 1, rtol=1e-6)
+    cell = corpus.sequences(np.arange(1), max_genes=5).tokens
+    weights = 1 / np.log2(1 + np.arange(1, len(cell) + 1))
+    np.testing.assert_allclose(ranks[0].toarray()[0, cell], weights / weights.sum(), rtol=1e-6)
 
 
 def test_rows_have_the_spread_of_the_random_start_and_the_unseen_keep_theirs(corpus):
@@ -76,7 +79,8 @@ def test_rows_have_the_spread_of_the_random_start_and_the_unseen_keep_theirs(cor
         weight[changed].std(1, correction=0), torch.full((n,), encoder.config.initializer_range)
     )
     assert not changed[corpus.vocabulary.special_ids.tolist()].any()
-    torch.testing.assert_close(positions.detach(), before_positions / 10)
+    torch.testing.assert_close(positions.detach(), before_positions / 50)
+    assert not encoder.bert.embeddings.token_type_embeddings.weight.any()
 
 
 def test_the_seed_decides(corpus):

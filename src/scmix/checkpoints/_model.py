@@ -56,6 +56,12 @@ class Model:
         return self.encoder.config
 
     @property
+    def default_pool(self) -> str:
+        """How `tl.embed` pools the genes of a cell: as the model's contrast did in training."""
+        pool = self.manifest.get("recipe", {}).get("simcse_pool")
+        return pool if pool == "discounted" else "mean"
+
+    @property
     def n_parameters(self) -> int:
         """Numbers in the encoder and its head."""
         return sum(parameter.numel() for parameter in self.encoder.parameters())
@@ -202,6 +208,7 @@ def untrained(
     *,
     seed: int = 0,
     pooler: bool = False,
+    pool: str = "mean",
     name: str | None = None,
 ) -> Model:
     """A model with random weights; the same seed gives the same weights.
@@ -214,6 +221,8 @@ def untrained(
         Not negative. Torch's global random state is left alone.
     pooler
         Whether the encoder has a pooler.
+    pool
+        Its `default_pool`.
     name
         Of the model; None: "untrained-<seed>".
 
@@ -225,9 +234,16 @@ def untrained(
         raise InputError(f"Found seed={seed!r}, expected an integer from 0 to 2**63 - 1.")
     _check_fit(config, vocabulary)
     encoder = _random_encoder(config, pooler=pooler, seed=seed).eval()
-    manifest = {"recipe": {"name": "untrained", "seed": seed}, "training_data": [], "licence": ""}
-    digest = sha256(_weights_bytes(encoder, torch.float32))
-    return Model(encoder, vocabulary, manifest, name or f"untrained-{seed}", digest)
+    recipe = {"name": "untrained", "seed": seed, "simcse_pool": pool}
+    manifest = {"recipe": recipe, "training_data": [], "licence": ""}
+    return Model(
+        encoder, vocabulary, manifest, name or f"untrained-{seed}", weights_sha256(encoder)
+    )
+
+
+def weights_sha256(encoder: Encoder) -> str:
+    """Of the `model.safetensors` that would be saved, as float32."""
+    return sha256(_weights_bytes(encoder, torch.float32))
 
 
 def _read(name: str, folder: Path, given: Vocabulary | None, verify: bool) -> Model:

@@ -2,6 +2,7 @@
 
 import builtins
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,20 +16,23 @@ from ..genes import Vocabulary
 
 if TYPE_CHECKING:
     from ..checkpoints import Model, load
+    from ..checkpoints._geneformer import import_geneformer
+    from ..checkpoints._hub import download
 
-__all__ = ["list", "load", "vocabulary", "card", "untrained"]
+__all__ = ["list", "load", "vocabulary", "card", "untrained", "download", "import_geneformer"]
+
+# Most of these need torch, which the other functions do not.
+_LATER = {"load": "_model", "download": "_hub", "import_geneformer": "_geneformer"}
 
 
 def __getattr__(name: str) -> object:
-    if name == "load":  # needs torch; most of the other functions do not
-        from ..checkpoints import load
-
-        return load
+    if name in _LATER:
+        return getattr(import_module(f"scmix.checkpoints.{_LATER[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> "builtins.list[str]":
-    return sorted({*globals(), "load"})
+    return sorted({*globals(), *_LATER})
 
 
 def list(folder: str | os.PathLike | None = None) -> pd.DataFrame:
@@ -135,6 +139,7 @@ def untrained(like: "str | os.PathLike | Model" = "scmix-mini", seed: int = 0) -
         model.vocabulary,
         seed=seed,
         pooler=model.encoder.has_pooler,
+        pool=model.default_pool,
         name=f"{model.name}-untrained-{seed}",
     )
 

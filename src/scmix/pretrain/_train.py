@@ -134,7 +134,9 @@ def _train(
         load_model(model, str(checkpoint / "model.safetensors"))
         return model
     if checkpoint is None and recipe.init == "coexpression":
-        n = start_from_coexpression(model.encoder, corpus, seed=recipe.seed)
+        n = start_from_coexpression(
+            model.encoder, corpus, max_genes=recipe.max_length, seed=recipe.seed
+        )
         logger.info("Started %s genes from their co-expression.", f"{n:,}")
     stream = Stream(corpus, recipe, model.views, rank=args.process_index, world=args.world_size)
     trainer = Trainer(

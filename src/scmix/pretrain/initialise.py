@@ -1,25 +1,27 @@
-"""Word embeddings that start from the co-occurrence of genes instead of noise."""
+"""Word embeddings that start from the co-expression of genes instead of noise."""
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.utils.extmath import randomized_svd
 
+from ..batches import positions
 from ..encoder import Encoder
 from .corpus import Corpus
 from .sampling import Sampler
 
-_BLOCK = 512  # genes whose co-occurrences exist at a time
-_MIN_PAIRS = 3  # fewer cells in common are chance, and for rare genes a high score
+_POSITIONS = 0.02  # what a token is counts before where it stands
 
 
 @torch.no_grad()
-def start_from_coexpression(encoder: Encoder, corpus: Corpus, *, seed: int) -> int:
+def start_from_coexpression(
+    encoder: Encoder, corpus: Corpus, *, max_genes: int | None = None, seed: int
+) -> int:
     """Overwrite the embeddings of the genes seen with :func:`coexpression_embeddings`.
 
     Every row is centred on zero and gets the spread of the normal start
     (``initializer_range``), so that the layers above see numbers of the size they are made for.
-    Position embeddings start ten times smaller: what a token is counts before where it stands.
+    What is added to every token alike starts near zero: positions 50 times smaller than usual, the
+    token type at zero.
 
     Parameters
     ----------
@@ -27,6 +29,8 @@ def start_from_coexpression(encoder: Encoder, corpus: Corpus, *, seed: int) -> i
         Changed in place.
     corpus
         Where genes are seen together.
+    max_genes
+        First genes of a cell that count; None: all.
     seed
         Seed of the cells drawn and of the decomposition.
 
@@ -34,14 +38,18 @@ def start_from_coexpression(encoder: Encoder, corpus: Corpus, *, seed: int) -> i
     -------
     Number of genes that were set; the others keep their random start.
     """
-    weight = encoder.bert.embeddings.word_embeddings.weight
-    genes, vectors = coexpression_embeddings(corpus, weight.shape[1], seed=seed)
+    embeddings = encoder.bert.embeddings
+    weight = embeddings.word_embeddings.weight
+    genes, vectors = coexpression_embeddings(
+        corpus, weight.shape[1], max_genes=max_genes, seed=seed
+    )
     vectors = vectors - vectors.mean(1, keepdims=True)
     spread = vectors.std(1, keepdims=True)
     seen = spread[:, 0] > 0
     scaled = encoder.config.initializer_range * vectors[seen] / spread[seen]
     weight[torch.from_numpy(genes[seen])] = torch.from_numpy(scaled).to(weight)
-    encoder.bert.embeddings.position_embeddings.weight.mul_(0.1)
+    embeddings.position_embeddings.weight.mul_(_POSITIONS)
+    embeddings.token_type_embeddings.weight.zero_()
     return int(seen.sum())
 
 
@@ -49,16 +57,18 @@ def coexpression_embeddings(
     corpus: Corpus,
     n_components: int,
     *,
-    n_cells: int = 20_000,
-    n_top: int = 128,
-    min_cells: int = 5,
+    max_genes: int | None = None,
+    n_cells: int = 40_000,
+    min_cells: int = 10,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors of genes from a truncated SVD of their positive pointwise mutual information.
+    """Loadings of genes on the principal components of their ranks.
 
-    Two genes occur together in a cell when both are among its ``n_top`` first tokens. What is
-    expected by chance is counted within each data set and species and then summed, so that genes
-    do not look alike for being of one species or one data set.
+    A cell's value for its gene of rank r is ``1 / log2(1 + r)``, divided by the sum over the cell.
+    Each data set and species is centred on its own, so that genes do not look alike for being of
+    one species or one data set, and weighs by the square root of its number of cells. Genes are
+    divided by their root mean square to the power 0.75, so that rare ones count too, and
+    components by the square root of their singular value, so that small programs count too.
 
     Parameters
     ----------
@@ -66,10 +76,10 @@ def coexpression_embeddings(
         The cells.
     n_components
         Length of the vectors.
+    max_genes
+        First genes of a cell that count; None: all.
     n_cells
         Most cells used, drawn with the balance of training.
-    n_top
-        First tokens of a cell that count.
     min_cells
         Fewest cells that a gene must be seen in.
     seed
@@ -78,53 +88,72 @@ def coexpression_embeddings(
     Returns
     -------
     Tokens, shape ``(G,)``, and vectors, shape ``(G, n_components)``, float32, zero-padded when
-    there are fewer genes than components.
+    there are fewer genes or cells than components.
     """
     rows = _draw(corpus, n_cells, seed)
-    seen, group = _seen(corpus, rows, n_top)
-    often = np.flatnonzero(np.asarray(seen.sum(0)).ravel() >= min_cells)
-    seen = seen[:, often]
-    information = positive_information(seen, group)
-    rank = min(n_components, max(len(often) - 1, 1))
-    # without the singular values: rare programs count as much as common ones, which told cell
-    # types apart better in training data sets than their square root, and that better than they
-    u, _, _ = randomized_svd(information, rank, n_iter=3, random_state=seed)
+    ranks = discounted(corpus, rows, max_genes)
+    often = np.flatnonzero(ranks.getnnz(axis=0) >= min_cells)
+    ranks = ranks[:, often]
+    mean_square = np.asarray(ranks.multiply(ranks).mean(0)).ravel()
+    scale = (mean_square**-0.375).astype(np.float32)
+    group = corpus.dataset[rows].astype(np.int64) * 2 + corpus.species[rows]
+    n = max(min(n_components, len(often) - 1, len(rows) - 1), 1)
+    singular, loadings = principal_components(ranks @ sp.diags(scale), group, n, seed=seed)
     vectors = np.zeros((len(often), n_components), np.float32)
-    vectors[:, :rank] = u
+    vectors[:, :n] = loadings / np.sqrt(np.maximum(singular, 1e-12)) * scale[:, None]
     return often, vectors
 
 
-def positive_information(seen: sp.csr_matrix, group: np.ndarray) -> sp.csr_matrix:
-    """Positive pointwise mutual information of columns, with chance counted within groups.
+def discounted(corpus: Corpus, rows: np.ndarray, max_genes: int | None) -> sp.csr_matrix:
+    """``1 / log2(1 + rank)`` of each gene of a cell, divided by the sum over the cell."""
+    cells = corpus.sequences(rows, max_genes=max_genes)
+    weights = (1 / np.log2(2.0 + positions(cells.indptr))).astype(np.float32)
+    shape = (len(rows), corpus.vocabulary.n_tokens)
+    out = sp.csr_matrix((weights, cells.tokens, cells.indptr), shape=shape)
+    total = np.maximum(np.asarray(out.sum(1)).ravel(), 1e-12)
+    return sp.csr_matrix(sp.diags((1 / total).astype(np.float32)) @ out)
+
+
+def principal_components(
+    matrix: sp.csr_matrix, group: np.ndarray, n: int, *, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Principal components of the rows, each group centred on its own, without a dense copy.
+
+    A group of m rows has weight ``sqrt(m)`` in the sum of squares. Randomised subspace iteration
+    (Halko, Martinsson & Tropp, 2011).
 
     Parameters
     ----------
-    seen
-        1 where a cell shows a gene, shape ``(n, G)``, float32.
+    matrix
+        Float32, shape ``(rows, columns)``.
     group
-        Group of each cell, shape ``(n,)``.
+        Code of each row, shape ``(rows,)``.
+    n
+        Number of components.
+    seed
+        Of the random start.
 
     Returns
     -------
-    ``max(0, log(observed / expected))`` of pairs seen in at least 3 cells, shape ``(G, G)``,
-    with a zero diagonal.
+    Singular values, shape ``(n,)``, and loadings, shape ``(columns, n)``, largest first.
     """
     _, code, sizes = np.unique(group, return_inverse=True, return_counts=True)
-    ones = np.ones(len(code), np.float32)
-    membership = sp.csr_matrix((ones, (code, np.arange(len(code)))))
-    # sum over groups of n_i n_j / n, as a product of thin matrices
-    by_group = (membership @ seen).toarray() / np.sqrt(sizes, dtype=np.float32)[:, None]
-    transposed = seen.T.tocsr()
-    blocks = []
-    for start in range(0, seen.shape[1], _BLOCK):
-        observed = (transposed[start : start + _BLOCK] @ seen).tocoo()
-        expected = by_group[:, start : start + _BLOCK].T @ by_group
-        often = (observed.data >= _MIN_PAIRS) & (start + observed.row != observed.col)
-        i, j = observed.row[often], observed.col[often]
-        score = np.log(observed.data[often] / expected[i, j])
-        keep = score > 0
-        blocks.append(sp.csr_matrix((score[keep], (i[keep], j[keep])), shape=observed.shape))
-    return sp.vstack(blocks, format="csr")
+    index, shape = np.arange(len(code)), (len(code), len(sizes))
+    weight = (sizes[code] ** -0.25).astype(np.float32)
+    member = sp.csr_matrix((weight, (index, code)), shape=shape)
+    share = sp.csr_matrix(((1 / sizes[code]).astype(np.float32), (index, code)), shape=shape)
+    means = (share.T @ matrix).toarray()
+    weighted = sp.csr_matrix(sp.diags(weight) @ matrix)
+    transposed = weighted.T.tocsr()
+    size = min(n + 16, *matrix.shape)
+    basis = np.random.default_rng(seed).standard_normal((matrix.shape[1], size), np.float32)
+    for _ in range(3):
+        left = np.linalg.qr(weighted @ basis - member @ (means @ basis))[0]
+        basis = np.linalg.qr(transposed @ left - means.T @ (member.T @ left))[0]
+    _, singular, turn = np.linalg.svd(
+        weighted @ basis - member @ (means @ basis), full_matrices=False
+    )
+    return singular[:n], (basis @ turn.T)[:, :n]
 
 
 def _draw(corpus: Corpus, n_cells: int, seed: int) -> np.ndarray:
@@ -133,12 +162,3 @@ def _draw(corpus: Corpus, n_cells: int, seed: int) -> np.ndarray:
     ones = np.ones(len(corpus), np.int64)
     sampler = Sampler(corpus.species, corpus.dataset, ones, tokens_per_step=n_cells, seed=seed)
     return np.sort(sampler.rows(0))
-
-
-def _seen(corpus: Corpus, rows: np.ndarray, n_top: int) -> tuple[sp.csr_matrix, np.ndarray]:
-    cells = corpus.sequences(rows, max_genes=n_top)
-    shape = (len(rows), corpus.vocabulary.n_tokens)
-    ones = np.ones(cells.tokens.size, np.float32)
-    seen = sp.csr_matrix((ones, cells.tokens, cells.indptr), shape=shape)
-    group = corpus.dataset[rows].astype(np.int64) * 2 + corpus.species[rows]
-    return seen, group

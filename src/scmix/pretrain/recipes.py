@@ -10,7 +10,7 @@ from .._errors import InputError
 _CHOICES = {
     "vocabulary": ("shared", "separate"),
     "simcse_views": ("dropout", "subset"),
-    "simcse_pool": ("mean", "first"),
+    "simcse_pool": ("mean", "discounted", "first"),
     "simcse_negatives": ("all", "species", "dataset"),
     "precision": ("bf16", "fp32"),
     "init": ("random", "coexpression"),
@@ -69,6 +69,7 @@ class Recipe:
     # SimCSE: "dropout" reads the same masked tokens twice; "subset" reads two random parts of the
     # cell's genes, of which the second has nothing masked.
     simcse_views: str = "dropout"
+    # "discounted": genes weigh less the lower they rank; then also the default of `tl.embed`.
     simcse_pool: str = "mean"
     simcse_temperature: float = 0.05
     # Which other cells of the batch a cell is told apart from. "dataset" and "species" give no
@@ -190,9 +191,10 @@ RECIPES = {
         objectives={"mlm": 1.0, "simcse": 1.0},
         num_hidden_layers=4,
         init="coexpression",
-        max_length=384,
-        length_multiple=32,
+        max_length=1024,
+        length_multiple=64,
         tokens_per_step=12_288,
+        simcse_pool="discounted",
         simcse_negatives="dataset",
         datasets_per_step=2,
         learning_rate=1e-4,

@@ -26,7 +26,7 @@ def embed(
     gene_ids: str | None = None,
     on_duplicate: OnDuplicate = "error",
     allow_noninteger: bool = False,
-    pool: str = "mean",
+    pool: str | None = None,
     hidden_layer: int | None = None,
     n_genes: int | None = None,
     key_added: str = "X_scmix",
@@ -40,8 +40,9 @@ def embed(
 
     Genes are matched to the model's vocabulary, ranked within each cell (counts are not needed
     in any normalised form), and read by the encoder; the hidden states of a cell's genes are
-    averaged. A cell's vector does not depend on the other cells. Counts are read in blocks of
-    cells, so memory grows with the result only.
+    averaged, by default with the weights that the model was trained with. A cell's vector does not
+    depend on the other cells. Counts are read in blocks of cells, so memory grows with the result
+    only.
 
     Hidden layers are counted as a Python index into the hidden states. Other packages count
     differently:
@@ -73,8 +74,11 @@ def embed(
     allow_noninteger
         Accept fractional counts, such as those corrected for ambient RNA.
     pool
-        `"mean"` over the cell's genes; `"first"` token; `"cls"`, where the vocabulary has one;
-        `"pooler"`, where the model has one.
+        `"mean"` over the cell's genes; `"discounted"`: the mean with weight `1 / log2(1 + rank)`,
+        so that the most distinctive genes count most; `"first"`: the gene of highest rank;
+        `"cls"`, where the vocabulary has one; `"pooler"`, where the model has one. When not given:
+        what the model was trained with (`default_pool`): `"discounted"` for scmix-mini, otherwise
+        `"mean"`.
     hidden_layer
         Which hidden state is pooled, see above. Layers behind it are not run. When not given: the
         second to last, as is Geneformer's default, because the last is busy with predicting
@@ -127,13 +131,14 @@ def embed(
     """
     if pool == "tokens":
         raise InputError(
-            "Found pool='tokens', which gives a vector per token; expected 'mean', 'first', 'cls' "
-            "or 'pooler'. For genes there is scmix.tl.gene_embeddings."
+            "Found pool='tokens', which gives a vector per token; expected 'mean', 'discounted', "
+            "'first', 'cls' or 'pooler'. For genes there is scmix.tl.gene_embeddings."
         )
     loaded = checkpoints.load(model)
     check_target(adata, "obsm", key_added, overwrite=overwrite, copy=copy)
     if hidden_layer is None:
         hidden_layer = -1 if pool == "pooler" else -2
+    pool = loaded.default_pool if pool is None else pool
     reader = Reader(loaded, pool, hidden_layer, n_genes, device, dtype, batch_tokens)
     genes: Any = {
         "species": species,

@@ -17,7 +17,8 @@ class SimCSE(nn.Module):
     views
         "dropout": the same masked tokens twice. "subset": two random parts of the cell's genes.
     pool
-        "mean" over genes, or "first": the pooler's output for the top-ranked gene, as published.
+        "mean" over genes; "discounted": weighted by rank (:meth:`scmix.encoder.Encoder.pool`);
+        "first": the pooler's output for the top-ranked gene, as published.
     temperature
         Divides the cosines.
     negatives
@@ -45,9 +46,10 @@ class SimCSE(nn.Module):
 
 def pooled(encoder: Encoder, hidden: Tensor, view: dict[str, Any], pool: str) -> Tensor:
     """One vector for each cell, in the order of the batch; special and masked tokens left out."""
-    if pool == "mean":
-        return encoder.pool(hidden, view["indptr"], view["keep"])[view["place"]]
-    return encoder.pooler(hidden[view["first"][view["place"]]]).float()
+    if pool == "first":
+        return encoder.pooler(hidden[view["first"][view["place"]]]).float()
+    discount = pool == "discounted"
+    return encoder.pool(hidden, view["indptr"], view["keep"], discount=discount)[view["place"]]
 
 
 def nt_xent(
