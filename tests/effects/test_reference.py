@@ -20,7 +20,7 @@ VOCABULARY = SimpleNamespace(
     special={"<pad>": 0, "<mask>": 1},
     special_ids=np.array([0, 1]),
     prefix=lambda code: [],
-    suffix=lambda: [],
+    suffix=list,
 )
 SETS = {"all": None, "set1": np.array([[5]]), "set2": np.array([[5, 6]])}
 
