@@ -5,8 +5,20 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ._confusion import confusion
+    from ._evaluation import evaluation
+    from ._perturbation import perturbation
+    from ._perturbation_heatmap import perturbation_heatmap
+    from ._perturbation_shift import perturbation_shift
     from ._umap_compare import umap_compare
 
-__all__ = ["umap_compare"]
+__all__ = [
+    "umap_compare",
+    "confusion",
+    "evaluation",
+    "perturbation",
+    "perturbation_shift",
+    "perturbation_heatmap",
+]
 
 __getattr__, __dir__ = lazy_names(__name__, {name: f"_{name}" for name in __all__})

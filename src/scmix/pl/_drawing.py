@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_PANEL_INCHES = 3.4
-_RASTER_FROM = 5_000  # more points than this make a vector file slow to open
+PANEL_INCHES = 3.4
+RASTER_FROM = 5_000  # more points than this make a vector file slow to open
 _LEGEND_ROWS = 14
-_STYLE: Any = {
+STYLE: Any = {
     "figure.facecolor": "white",
     "axes.facecolor": "white",
     "savefig.facecolor": "white",
@@ -67,8 +67,8 @@ def draw(
 
     panels = [part for _, part in table.groupby("panel", sort=True)]
     size = size if size is not None else float(np.clip(12_000 / len(panels[0]), 1.5, 30))
-    width, height = _PANEL_INCHES * len(panels) + 2.2, _PANEL_INCHES * len(colors) + 0.5
-    with plt.rc_context(_STYLE):
+    width, height = PANEL_INCHES * len(panels) + 2.2, PANEL_INCHES * len(colors) + 0.5
+    with plt.rc_context(STYLE):
         figure, grid = plt.subplots(
             len(colors),
             len(panels),
@@ -114,7 +114,7 @@ def _scatter(
         vmax=painted.limits[1],
         plotnonfinite=True,
         linewidths=0,
-        rasterized=len(part) > _RASTER_FROM,
+        rasterized=len(part) > RASTER_FROM,
     )
     axes.set(xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")

@@ -1,0 +1,177 @@
+"""Effects of several genes on several states, or on each other."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from .._errors import InputError, MissingKeyError
+from ._drawing import STYLE
+from ._perturbation_table import chosen, labels, read
+from ._showing import hand_over
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MISSING = "#d9d9d9"
+_MOST_NUMBERS = 120  # cells of a heatmap that are still readable with a number in each
+
+
+def perturbation_heatmap(
+    adata: AnnData,
+    genes: Sequence[str] | None = None,
+    *,
+    by: str = "states",
+    key: str = "perturbation",
+    n_genes: int = 20,
+    show: bool | None = None,
+    return_fig: bool = False,
+) -> "Figure | list[Axes] | None":
+    """Draw effects as colours: perturbed genes by states, or by affected genes.
+
+    Blue is a shift away or a loss, brown a shift towards; white is none and grey was not measured.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with the result of :func:`scmix.tl.perturb`.
+    genes
+        Perturbed genes, by name or symbol, in the order to draw; those with the largest effects
+        when not given.
+    by
+        `"states"`: columns are the goals of the scores. `"genes"`: columns are affected genes,
+        and the colour is how far a gene's own vector moved (1 minus the cosine before and after);
+        needs `effects="genes"` in :func:`scmix.tl.perturb`.
+    key
+        Key of the result in `uns`.
+    n_genes
+        Number of perturbed, and of affected, genes when they are not given.
+    show
+        Show the figure; as `scanpy.settings.autoshow` says when not given.
+    return_fig
+        Return the figure instead of showing it.
+
+    Returns
+    -------
+    The figure if `return_fig`, a list with the axes if not shown, else nothing.
+
+    Raises
+    ------
+    MissingKeyError
+        If there is no result, no effects on genes, or no such gene.
+    InputError
+        If `by` is neither of the two.
+
+    Examples
+    --------
+    >>> import pandas as pd, scmix
+    >>> from anndata import AnnData
+    >>> scores = pd.DataFrame(
+    ...     {"gene": ["A", "B"] * 2, "goal": ["x", "x", "y", "y"], "effect": [0.2, -0.1, 0.0, 0.1]}
+    ... )
+    >>> adata = AnnData(uns={"perturbation": {"params": {}, "scores": scores}})
+    >>> figure = scmix.pl.perturbation_heatmap(adata, return_fig=True)
+    >>> [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    ['x', 'y']
+    """
+    import matplotlib.pyplot as plt
+
+    if by not in ("states", "genes"):
+        raise InputError(f"Found by={by!r}; expected 'states' or 'genes'.")
+    make = state_matrix if by == "states" else gene_matrix
+    matrix = make(adata, key, genes, n_genes)
+    height, width = (0.26 * size + 1.2 for size in matrix.shape)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(layout="constrained", figsize=(max(width, 3) + 1.4, height))
+        _draw(axes, matrix, by)
+    return hand_over(figure, show, return_fig, n_axes=1)
+
+
+def state_matrix(
+    adata: AnnData, key: str, genes: Sequence[str] | None, n_genes: int
+) -> pd.DataFrame:
+    """Effects, perturbed genes by goals; genes named by their symbol."""
+    scores = pd.DataFrame(read(adata, key)["scores"])
+    if "goal" not in scores:
+        scores = scores.assign(goal="effect")
+    matrix = scores.assign(gene=scores["gene"].astype(str)).pivot(
+        index="gene", columns="goal", values="effect"
+    )
+    matrix = matrix[list(pd.unique(scores["goal"]))]
+    return _some_rows(matrix, scores["gene"].astype(str), labels(scores), genes, n_genes)
+
+
+def gene_matrix(
+    adata: AnnData, key: str, genes: Sequence[str] | None, n_genes: int
+) -> pd.DataFrame:
+    """1 - cosine before and after, perturbed genes by affected genes."""
+    found = read(adata, key)
+    if "genes" not in found:
+        raise MissingKeyError(
+            f"Found no effects on genes in uns[{key!r}]. Call scmix.tl.perturb with "
+            'effects="genes".'
+        )
+    pairs = found["genes"]
+    pairs = pairs.assign(moved=1 - pairs["effect"])
+    names = {"gene": pairs["perturbed"].astype(str)}
+    names |= {"symbol": pairs["perturbed_symbol"]} if "perturbed_symbol" in pairs else {}
+    named = labels(pd.DataFrame(names))
+    columns = pairs["affected_symbol" if "affected_symbol" in pairs else "affected"].astype(str)
+    matrix = pairs.assign(gene=names["gene"], column=columns).pivot_table(
+        index="gene", columns="column", values="moved", observed=True
+    )
+    matrix = _some_rows(matrix, names["gene"], named, genes, n_genes)
+    most = matrix.max().sort_values(ascending=False, kind="stable").index[:n_genes]
+    return matrix[most]
+
+
+def _some_rows(
+    matrix: pd.DataFrame,
+    names: pd.Series,
+    symbols: pd.Series,
+    genes: Sequence[str] | None,
+    n_genes: int,
+) -> pd.DataFrame:
+    """Rows of the asked genes, or of those with the largest values from high to low."""
+    if genes is None:
+        largest = matrix.abs().max(axis=1).nlargest(n_genes).index
+        rows = matrix.loc[largest].iloc[:, 0].sort_values(ascending=False).index
+    else:
+        rows = pd.Index(chosen(names, [genes] if isinstance(genes, str) else genes, symbols))
+    shown = dict(zip(names, symbols, strict=True))
+    return matrix.loc[rows].rename(index=shown)
+
+
+def _draw(axes: "Axes", matrix: pd.DataFrame, by: str) -> None:
+    from matplotlib import colormaps
+
+    values = matrix.to_numpy(dtype=float)
+    largest = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+    signed = by == "states"
+    image = axes.imshow(
+        values,
+        aspect="auto",
+        cmap=colormaps["BrBG_r" if signed else "viridis"].with_extremes(bad=_MISSING),
+        vmin=-largest if signed else 0,
+        vmax=largest,
+    )
+    axes.set_xticks(range(matrix.shape[1]), matrix.columns, rotation=90 if by == "genes" else 0)
+    axes.set_yticks(range(matrix.shape[0]), matrix.index)
+    axes.set_xlabel("goal" if signed else "affected gene")
+    axes.set_ylabel("perturbed gene")
+    axes.figure.colorbar(image, ax=axes, label="effect" if signed else "1 - cosine", shrink=0.8)
+    if signed and values.size <= _MOST_NUMBERS:
+        for (row, column), value in np.ndenumerate(values):
+            dark = abs(value) > 0.6 * largest
+            axes.text(
+                column,
+                row,
+                f"{value:.3f}" if np.isfinite(value) else "",
+                ha="center",
+                va="center",
+                fontsize="x-small",
+                color="white" if dark else "black",
+            )
