@@ -56,6 +56,7 @@ def test_everything_announced_is_there() -> None:
         "tl.gene_embeddings",
         "tl.orthologue_pca",
         "tl.transfer_labels",
+        "tl.annotate",
         "pl.umap_compare",
     }
 

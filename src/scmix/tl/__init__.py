@@ -5,12 +5,22 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ._annotate import annotate
     from ._embed import embed
     from ._evaluate import evaluate
+    from ._fine_tune import fine_tune
     from ._gene_embeddings import gene_embeddings
     from ._orthologue_pca import orthologue_pca
     from ._transfer_labels import transfer_labels
 
-__all__ = ["embed", "gene_embeddings", "orthologue_pca", "transfer_labels", "evaluate"]
+__all__ = [
+    "embed",
+    "gene_embeddings",
+    "orthologue_pca",
+    "fine_tune",
+    "annotate",
+    "transfer_labels",
+    "evaluate",
+]
 
 __getattr__, __dir__ = lazy_names(__name__, {name: f"_{name}" for name in __all__})

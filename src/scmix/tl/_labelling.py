@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from .. import _slots
 from .._errors import InputError, MissingKeyError
 from .._writer import is_ours
 from ._reading import check_target
@@ -79,36 +78,36 @@ def _check_classes(classes: pd.Index, label_key: str) -> None:
 def check_slots(adata: AnnData, key: str, *, overwrite: bool, copy: bool) -> None:
     """Refuse, before any work is done, to write where something else is."""
     check_target(adata, "obs", key, overwrite=overwrite, copy=copy)
-    for slot, name in (("obs", f"{key}_confidence"), ("obsm", f"{key}_probabilities")):
-        taken = name in getattr(adata, slot) and not is_ours(adata.uns.get(key))
+    others = (
+        ("obs", "confidence"),
+        ("obs", "distance"),
+        ("obsm", "probabilities"),
+        ("obsm", "sets"),
+    )
+    for slot, name in others:
+        taken = f"{key}_{name}" in getattr(adata, slot) and not is_ours(adata.uns.get(key))
         if taken and not overwrite:
             raise InputError(
-                f'{slot}["{name}"] exists already. Pass overwrite=True, or another key_added.'
+                f'{slot}["{key}_{name}"] exists already. Pass overwrite=True, or another key_added.'
             )
 
 
-def write_labels(
-    adata: AnnData,
+def label_slots(
     key: str,
     codes: np.ndarray,
     categories: Sequence[str] | np.ndarray,
-    probabilities: np.ndarray,
     confidence: np.ndarray,
+    probabilities: np.ndarray,
     made: dict[str, Any],
-    *,
-    others: dict[tuple[str, str], Any] | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Write labels (code -1: none), how sure they are, and how they were made."""
-    labels = pd.Categorical.from_codes(codes, categories=pd.Index(np.asarray(categories, str)))
-    updates: dict[tuple[str, str], Any] = {
-        ("obs", key): labels,
+) -> dict[tuple[str, str], Any]:
+    """What to write: labels (code -1: none), how sure they are, and how they were made."""
+    names = pd.Index(np.asarray(categories, dtype=str))
+    return {
+        ("obs", key): pd.Categorical.from_codes(codes, categories=names),
         ("obs", f"{key}_confidence"): confidence.astype(np.float32),
         ("obsm", f"{key}_probabilities"): probabilities.astype(np.float32),
-        **(others or {}),
         ("uns", key): made,
     }
-    _slots.write(adata, updates, overwrite=overwrite)
 
 
 def of_label(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:

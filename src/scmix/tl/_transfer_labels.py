@@ -24,10 +24,10 @@ from ._label_methods import (
 from ._labelling import (
     Labels,
     check_slots,
+    label_slots,
     of_label,
     read_labels,
     warn_without_vector,
-    write_labels,
 )
 from ._reading import Reader
 from ._two_sides import PUBLISHED, Side, check_vectors, make_sides, read_out
@@ -46,7 +46,7 @@ def transfer_labels(
     center: Center | None = None,
     use_rep: str | None = None,
     model: "str | PathLike | checkpoints.Model" = "scmix-mini",
-    pool: str = "mean",
+    pool: str | None = None,
     hidden_layer: int | None = None,
     seed: int = 0,
     layer: str | None = None,
@@ -167,16 +167,17 @@ def transfer_labels(
     rules = {"on_duplicate": on_duplicate, "allow_noninteger": allow_noninteger}
     sides = make_sides(adata, reference, keys, **rules)
     if use_rep is None:
-        loaded, reads, depth = read_out(model, pool, hidden_layer, seed)
-        reader = Reader(loaded, reads, depth, n_genes, device, dtype, batch_tokens)
-        made_by = reader.params(**keys, **rules) | {"pool": pool}
+        loaded = checkpoints.load(model)
+        how = read_out(loaded, pool, hidden_layer, seed)
+        reader = Reader(*how, n_genes, device, dtype, batch_tokens)
+        made_by = reader.params(**keys, **rules)
         if pool == PUBLISHED:
-            made_by |= _pooler_params(checkpoints.load(model), seed)
+            made_by |= {"pool": PUBLISHED} | _pooler_params(loaded, seed)
         vectors = [side.embedded(reader) for side in sides]
     else:
         made_by = _slots.params(use_rep=use_rep)
         vectors = [side.stored(use_rep) for side in sides]
-    check_vectors(*vectors, use_rep)
+    check_vectors(vectors[0], vectors[1], use_rep)
     if center is not None:
         vectors = _centred(vectors, sides, center, model)
     codes, chances = _label(vectors, labels, method, k, metric)
@@ -189,7 +190,8 @@ def transfer_labels(
     }
     target = adata.copy() if copy else adata
     sure = of_label(chances, codes)
-    write_labels(target, key_added, codes, labels.classes, chances, sure, made, overwrite=overwrite)
+    slots = label_slots(key_added, codes, labels.classes, sure, chances, made)
+    _slots.write(target, slots, overwrite=overwrite)
     return target if copy else None
 
 

@@ -105,10 +105,9 @@ def make_sides(
 
 
 def read_out(
-    model: Any, pool: str, hidden_layer: int | None, seed: int
+    loaded: checkpoints.Model, pool: str | None, hidden_layer: int | None, seed: int
 ) -> tuple[checkpoints.Model, str, int]:
     """The model, how its tokens are pooled, and the layer that is."""
-    loaded = checkpoints.load(model)
     if pool == PUBLISHED:
         if hidden_layer is not None:
             raise InputError(
@@ -120,7 +119,7 @@ def read_out(
         raise InputError("Found pool='tokens'; expected one vector for each cell, as 'mean' gives.")
     if hidden_layer is None:
         hidden_layer = -1 if pool == "pooler" else -2
-    return loaded, pool, hidden_layer
+    return loaded, pool or loaded.default_pool, hidden_layer
 
 
 def with_pooler(model: checkpoints.Model, seed: int) -> checkpoints.Model:
