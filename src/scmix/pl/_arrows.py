@@ -2,36 +2,40 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import NearestNeighbors
 
-_SHARPNESS = 0.1  # of the softmax over cosines, as in RNA velocity plots
+_SHARPNESS = 0.1  # of the softmax over cosines, as in pictures of RNA velocity
+_MOST_CELLS = 2_000  # more make the direction no clearer
 
 
 def arrows(
-    embedding: NDArray, layout: NDArray, rows: NDArray[np.intp], shifts: NDArray, n_neighbors: int
+    embedding: NDArray, layout: NDArray, rows: NDArray[np.intp], shifts: NDArray
 ) -> NDArray[np.float64]:
     """Arrows in the layout for shifts in the embedding (n_shifts, 2), the longest of length 1.
 
-    The direction is the mean of the directions in the layout to the cell's nearest neighbours,
-    weighted by how well the shift points to each of them in the embedding, minus their plain mean
-    (La Manno et al. 2018, Nature 560:494). The length is in proportion to that of the shift.
+    The direction is the mean of the directions in the layout to the other cells, weighted by how
+    well the shift points to each of them in the embedding, minus their plain mean (the projection
+    of La Manno et al. 2018, Nature 560:494, over all cells instead of neighbours: edits may point
+    to a state that is no neighbour). The length is in proportion to that of the shift.
 
     `embedding` (n_cells, n_dimensions) and `layout` (n_cells, 2) are of all cells, `shifts`
-    (n_shifts, n_dimensions) of the cells in `rows`; a shift with a NaN gives an arrow of NaN.
+    (n_shifts, n_dimensions) of the cells in `rows`.
     """
-    k = min(n_neighbors, len(embedding) - 1)
-    finder = NearestNeighbors(n_neighbors=k + 1, metric="cosine").fit(embedding)
-    near = finder.kneighbors(embedding[rows], return_distance=False)[:, 1:]
-    toward = _unit(embedding[near] - embedding[rows][:, None])
-    cosine = np.einsum("nkd,nd->nk", toward, _unit(shifts))
+    aims = np.unique(np.linspace(0, len(embedding) - 1, _MOST_CELLS).astype(np.intp))
+    cosine = _cosines(embedding[rows], embedding[aims], shifts)
     weight = np.exp((cosine - cosine.max(axis=1, keepdims=True)) / _SHARPNESS)
-    weight = weight / weight.sum(axis=1, keepdims=True) - 1 / k
-    drawn = _unit(layout[near] - layout[rows][:, None])
+    weight = weight / weight.sum(axis=1, keepdims=True) - 1 / len(aims)
+    drawn = _unit(layout[aims][None] - layout[rows][:, None])
     direction = _unit(np.einsum("nk,nkd->nd", weight, drawn))
     length = np.linalg.norm(shifts, axis=1)
-    known = length[np.isfinite(length)]
-    longest = known.max() if known.size and known.max() > 0 else 1.0
-    return direction * (length / longest)[:, None]
+    return direction * (length / max(length.max(initial=0), np.finfo(float).tiny))[:, None]
+
+
+def _cosines(cells: NDArray, aims: NDArray, shifts: NDArray) -> NDArray[np.float64]:
+    """Cosine of each shift with the way from its cell to each aim (n_shifts, n_aims)."""
+    along = shifts @ aims.T - (shifts * cells).sum(axis=1)[:, None]
+    squares = (cells**2).sum(axis=1)[:, None] + (aims**2).sum(axis=1) - 2 * cells @ aims.T
+    length = np.linalg.norm(shifts, axis=1)[:, None] * np.sqrt(np.maximum(squares, 0))
+    return np.divide(along, length, out=np.zeros_like(along), where=length > 1e-9)
 
 
 def _unit(vectors: NDArray) -> NDArray[np.float64]:

@@ -32,7 +32,8 @@ def perturbation_heatmap(
 ) -> "Figure | list[Axes] | None":
     """Draw effects as colours: perturbed genes by states, or by affected genes.
 
-    Blue is a shift away or a loss, brown a shift towards; white is none and grey was not measured.
+    Orange is a shift towards a state and purple one away from it, white none; for genes, the
+    lighter the larger. Grey was not measured.
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ def _draw(axes: "Axes", matrix: pd.DataFrame, by: str) -> None:
     image = axes.imshow(
         values,
         aspect="auto",
-        cmap=colormaps["BrBG_r" if signed else "viridis"].with_extremes(bad=_MISSING),
+        cmap=colormaps["PuOr_r" if signed else "viridis"].with_extremes(bad=_MISSING),
         vmin=-largest if signed else 0,
         vmax=largest,
     )

@@ -29,7 +29,6 @@ def perturbation_shift(
     key: str = "perturbation",
     basis: str = "X_umap",
     use_rep: str = "X_scmix",
-    n_neighbors: int = 30,
     size: float | None = None,
     show: bool | None = None,
     return_fig: bool = False,
@@ -37,9 +36,9 @@ def perturbation_shift(
     """Draw arrows from cells to their perturbed selves, in a picture of all cells.
 
     One panel for each gene. Start cells are blue, cells of a goal orange with a star at their
-    middle, all others grey. An arrow points where the shift points among the cell's neighbours,
-    as in pictures of RNA velocity, and is as long as the shift is, on one scale in all panels. A
-    picture in the plane shows directions roughly: read effects from the scores.
+    middle, all others grey. An arrow points to the cells that lie where the shift points, as in
+    pictures of RNA velocity, and is as long as the shift is, on one scale in all panels and much
+    enlarged. A picture in the plane shows directions roughly: read effects from the scores.
 
     Parameters
     ----------
@@ -53,8 +52,6 @@ def perturbation_shift(
         Key of `obsm` of a layout with two columns.
     use_rep
         Key of `obsm` of the embedding, of the same model, layer and pooling as the perturbation.
-    n_neighbors
-        Neighbours of a cell among which its arrow points.
     size
         Size of a point in square points; chosen by the number of cells when not given.
     show
@@ -98,7 +95,7 @@ def perturbation_shift(
     import matplotlib.pyplot as plt
 
     found = read(adata, key)
-    table = arrow_table(adata, found, key, genes, basis, use_rep, n_neighbors)
+    table = arrow_table(adata, found, key, genes, basis, use_rep)
     layout, states = np.asarray(adata.obsm[basis])[:, :2], _states(adata, found["params"])
     names = list(pd.unique(table["label"]))
     with plt.rc_context(STYLE):
@@ -124,7 +121,6 @@ def arrow_table(
     genes: str | Sequence[str] | None,
     basis: str,
     use_rep: str,
-    n_neighbors: int,
 ) -> pd.DataFrame:
     """One row per gene and cell that has it: `label`, `cell`, `x`, `y`, `dx`, `dy`.
 
@@ -145,7 +141,7 @@ def arrow_table(
     rows = _rows(adata, vectors["cells"])
     gene, cell = np.nonzero(np.isfinite(perturbed[numbers]).all(axis=2))
     shifts = perturbed[numbers[gene], cell] - original[cell]
-    made = arrows(embedding, layout, rows[cell], shifts, n_neighbors)
+    made = arrows(embedding, layout, rows[cell], shifts)
     return pd.DataFrame(
         {
             "label": symbols.where(symbols != "", names).to_numpy()[numbers[gene]],
