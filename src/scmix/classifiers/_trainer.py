@@ -1,0 +1,174 @@
+"""The part of `transformers.Trainer` that is ours: loss, groups of weights, the best epoch."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from .._history import History
+from .._run_folder import mark_complete
+from ..settings import settings
+from ._network import Network, cross_entropy, parameter_groups
+from ._recipes import Recipe
+from ._stream import Stream
+from ._validation import Best, Validation
+
+
+class Trainer(transformers.Trainer):
+    """Fine-tunes a :class:`Network` and keeps the weights of the epoch to be used.
+
+    Parameters
+    ----------
+    network, args, stream, recipe
+        What is trained, and how.
+    validation
+        Scores the network on the cells set aside.
+    weights
+        Weight of each class in the loss, for each key; None: all alike.
+    history
+        Where records go.
+    best
+        Keeps the weights of the best epoch.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        args: transformers.TrainingArguments,
+        stream: Stream,
+        recipe: Recipe,
+        *,
+        validation: Validation,
+        weights: list[Tensor] | None,
+        history: History,
+        best: Best,
+    ) -> None:
+        super().__init__(model=network, args=args, train_dataset=stream, eval_dataset=stream)
+        self.recipe, self.stream, self.validation = recipe, stream, validation
+        self.class_weights, self.history, self.best = weights, history, best
+        self._rows: list[int] = []
+        self.add_callback(_Watch(self))
+        self.remove_callback(transformers.PrinterCallback)  # it prints
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Whole batches as they come."""
+        return DataLoader(self.stream, batch_size=None, collate_fn=_as_it_is)
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW with a learning rate of their own for heads and votes."""
+        if self.optimizer is None:
+            network = self.accelerator.unwrap_model(self.model)
+            self.optimizer = torch.optim.AdamW(parameter_groups(network, self.recipe))
+        return self.optimizer
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Sum of the keys' cross-entropies; one that is not finite ends the training."""
+        torch.manual_seed(_seed(self.recipe.seed, inputs["number"]))
+        logits = model(inputs)
+        loss = cross_entropy(logits, inputs["codes"], self.class_weights)
+        self._rows = inputs["rows"]
+        if not torch.isfinite(loss):
+            raise FloatingPointError(self._stopped("loss"))
+        return (loss, logits) if return_outputs else loss
+
+    def check_gradients(self) -> None:
+        """End the training before a gradient that is not finite reaches the weights."""
+        norms = torch._foreach_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        if not torch.isfinite(torch.stack(norms)).all():
+            raise FloatingPointError(self._stopped("gradient"))
+
+    def _stopped(self, what: str) -> str:
+        return (
+            f"Fine-tuning stopped at step {self.state.global_step + 1}: the {what} is not finite, "
+            f"with the training cells {self._rows[:10]}. What was saved before stays. Lower "
+            "learning_rate, or look at these cells."
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Write the record to the history."""
+        names = {"loss": "loss", "learning_rate": "learning_rate"}
+        record = {new: float(logs[old]) for old, new in names.items() if old in logs}
+        if "loss" in record and self.is_world_process_zero():
+            self.history.add({**self._where(), **record})
+        super().log(logs, start_time)
+
+    def _where(self) -> dict[str, Any]:
+        step = self.state.global_step
+        return {"step": step, "epoch": round(step / self.stream.steps_per_epoch, 4)}
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Loss and scores of the validation cells; remembers the best weights."""
+        network = self.accelerator.unwrap_model(self.model)
+        record = {**self._where(), **self.validation(network)}
+        if self.is_world_process_zero():
+            self.history.add(record)
+        self.best.offer(network, record)
+        return {f"{metric_key_prefix}_{name}": value for name, value in record.items()}
+
+
+class _Watch(transformers.TrainerCallback):
+    """Starts the stream at the right batch, shows progress, stops early, marks checkpoints."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.bar = tqdm(disable=True)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.stream.start = state.global_step
+        self.bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="Fine-tuning",
+            leave=False,
+            disable=not settings.progress or not state.is_world_process_zero,
+        )
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self.trainer.check_gradients()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.bar.update()
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        shown = {"macro_f1": f"{(metrics or {}).get('eval_macro_f1', float('nan')):.3f}"}
+        self.bar.set_postfix(shown)
+        patience = self.trainer.recipe.patience
+        if patience and self.trainer.best.epochs_since(metrics["eval_epoch"]) >= patience:
+            control.should_training_stop = True
+        return control
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        # The last step has been recorded, validated and saved; Trainer would do it all again.
+        control.should_log = control.should_evaluate = control.should_save = False
+        return control
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.bar.close()
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _seed(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence([seed, number, 3]).generate_state(1, np.uint64)[0])
