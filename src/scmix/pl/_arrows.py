@@ -13,9 +13,9 @@ def arrows(
     """Arrows in the layout for shifts in the embedding (n_shifts, 2), the longest of length 1.
 
     The direction is the mean of the directions in the layout to the other cells, weighted by how
-    well the shift points to each of them in the embedding, minus their plain mean (the projection
-    of La Manno et al. 2018, Nature 560:494, over all cells instead of neighbours: edits may point
-    to a state that is no neighbour). The length is in proportion to that of the shift.
+    well the shift points to each of them in the embedding (the projection of La Manno et al. 2018,
+    Nature 560:494, over all cells instead of neighbours: edits may point to a state that is no
+    neighbour). The length is in proportion to that of the shift.
 
     `embedding` (n_cells, n_dimensions) and `layout` (n_cells, 2) are of all cells, `shifts`
     (n_shifts, n_dimensions) of the cells in `rows`.
@@ -23,7 +23,7 @@ def arrows(
     aims = np.unique(np.linspace(0, len(embedding) - 1, _MOST_CELLS).astype(np.intp))
     cosine = _cosines(embedding[rows], embedding[aims], shifts)
     weight = np.exp((cosine - cosine.max(axis=1, keepdims=True)) / _SHARPNESS)
-    weight = weight / weight.sum(axis=1, keepdims=True) - 1 / len(aims)
+    weight /= weight.sum(axis=1, keepdims=True)
     drawn = _unit(layout[aims][None] - layout[rows][:, None])
     direction = _unit(np.einsum("nk,nkd->nd", weight, drawn))
     length = np.linalg.norm(shifts, axis=1)
