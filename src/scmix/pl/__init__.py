@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ._confidence import confidence
     from ._confusion import confusion
     from ._evaluation import evaluation
     from ._perturbation import perturbation
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "umap_compare",
     "confusion",
+    "confidence",
     "evaluation",
     "perturbation",
     "perturbation_shift",
