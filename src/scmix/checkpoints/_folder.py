@@ -31,7 +31,7 @@ def write_folder(
     folder = Path(os.path.realpath(folder))
     partial = _hidden(folder, _PARTIAL)
     try:
-        _check_target(folder, overwrite=overwrite, replaceable=replaceable)
+        check_target(folder, overwrite=overwrite, replaceable=replaceable)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
         for name, content in files.items():
@@ -71,21 +71,7 @@ def find_folder(folder: Path) -> Path | None:
     return None
 
 
-def _discard_previous(folder: Path) -> None:
-    """Delete what was set aside, once the folder is there again.
-
-    Looked up in this order, because another process may be setting it aside right now; renamed
-    first, so that nothing half deleted is ever taken for a checkpoint.
-    """
-    previous = _siblings(folder, _PREVIOUS)
-    if not folder.exists():
-        return
-    for path in previous:
-        with suppress(OSError):  # another process was faster
-            shutil.rmtree(path.rename(_hidden(folder, _PARTIAL)), ignore_errors=True)
-
-
-def _check_target(folder: Path, *, overwrite: bool, replaceable: Collection[str]) -> None:
+def check_target(folder: Path, *, overwrite: bool, replaceable: Collection[str]) -> None:
     """Refuse to replace what is not ours, or what the caller did not say may go."""
     if not folder.name:
         raise InputError(f"Found the folder {folder}, expected one with a name.")
@@ -103,6 +89,20 @@ def _check_target(folder: Path, *, overwrite: bool, replaceable: Collection[str]
         )
     if names and not overwrite:
         raise InputError(f"{folder} exists. Pass overwrite=True to replace it.")
+
+
+def _discard_previous(folder: Path) -> None:
+    """Delete what was set aside, once the folder is there again.
+
+    Looked up in this order, because another process may be setting it aside right now; renamed
+    first, so that nothing half deleted is ever taken for a checkpoint.
+    """
+    previous = _siblings(folder, _PREVIOUS)
+    if not folder.exists():
+        return
+    for path in previous:
+        with suppress(OSError):  # another process was faster
+            shutil.rmtree(path.rename(_hidden(folder, _PARTIAL)), ignore_errors=True)
 
 
 def _write_file(path: Path, content: bytes) -> None:

@@ -1,0 +1,264 @@
+"""Published models of the Geneformer family, as their users have them on disk, made checkpoints."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .._errors import IncompatibleModelError, InputError
+from ..encoder import Config, Encoder
+from ..genes import Vocabulary
+from . import _config, _dictionaries, _manifest
+from ._contents import _check_folder
+from ._files import open_inside, parse_json, sha256
+from ._folder import check_target
+from ._foreign_genes import genes_of, to_vocabulary
+from ._model import Model, _tensor, load, save
+from ._safetensors import FLOATS, MAX_BYTES, Entry, check_tensors, read_header
+
+_HEAD = "cls.predictions."
+_DROPPED = ("classifier.", "cls.seq_relationship.")
+_BARE = ("embeddings.", "encoder.", "pooler.")  # as `transformers.BertModel` saves itself
+
+PathLike = str | os.PathLike
+
+
+def import_geneformer(
+    folder: PathLike,
+    out: PathLike,
+    *,
+    token_dictionary: PathLike | None = None,
+    gene_median: PathLike | Sequence[PathLike] | None = None,
+    gene_names: PathLike | None = None,
+    licence: str = "not stated",
+    overwrite: bool = False,
+) -> Model:
+    """Make a checkpoint of scmix from a published Geneformer, Mouse- or Mix-Geneformer.
+
+    Every token keeps its published number and every median its digits, so cells become the
+    published sequences (in the order of tokens where scores are exactly equal, which the
+    published code leaves open), with `<cls>` and `<eos>` around them where the model knows these.
+    Nothing in a file is run: dictionaries saved as pickles are read by a reader that knows names
+    and numbers only, weights are read as safetensors only.
+
+    Parameters
+    ----------
+    folder
+        With `config.json` and `model.safetensors`: a `BertForMaskedLM`, or a classifier that was
+        made from one, of which the encoder is kept.
+    out
+        Folder of the checkpoint, for `load` and everything that takes a model.
+    token_dictionary
+        Gene or special token to token: a pickle, a JSON object, or a CSV file of two columns.
+        None: the file named `*token_dictionary*` that has as many entries as the model has
+        tokens, in the folder, its parent, or where the published repository keeps it.
+    gene_median
+        Ensembl id to non-zero median, likewise; several files are taken together. None: the file
+        named `*gene_median*` that has exactly the genes of the token dictionary.
+    gene_names
+        Symbol or other name to Ensembl id, likewise. None: `*gene_name_id*` beside the token
+        dictionary. Symbols of the bundled vocabulary are known in any case.
+    licence
+        Under which the model was published, such as `"Apache-2.0"`.
+    overwrite
+        Replace a checkpoint that is there.
+
+    Returns
+    -------
+    The model, loaded from `out`.
+
+    Raises
+    ------
+    InputError
+        `out` exists, or several files fit.
+    ModelFileError
+        A file is damaged or unsafe. Its subclass `IncompatibleModelError`: weights and
+        dictionaries do not belong together, or the weights are of another kind of model.
+
+    Examples
+    --------
+    A checkpoint is also a `BertForMaskedLM`; here a tiny one stands for the published weights.
+
+    >>> import json, tempfile, scmix
+    >>> from pathlib import Path
+    >>> from scmix import checkpoints
+    >>> from scmix.encoder import Config
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> tokens = {"<pad>": 0, "<mask>": 1, "ENSG00000111640": 2, "ENSG00000198851": 3}
+    >>> medians = {"ENSG00000111640": 9.5, "ENSG00000198851": 2.25}
+    >>> _ = (folder / "token_dictionary.json").write_text(json.dumps(tokens))
+    >>> _ = (folder / "gene_median_dictionary.json").write_text(json.dumps(medians))
+    >>> from transformers import BertConfig, BertForMaskedLM
+    >>> bert = BertForMaskedLM(BertConfig(vocab_size=4, hidden_size=8, num_hidden_layers=1,
+    ...     num_attention_heads=1, intermediate_size=8, max_position_embeddings=16))
+    >>> bert.save_pretrained(folder)
+    >>> model = scmix.models.import_geneformer(folder, folder / "imported")
+    >>> model.vocabulary.token_names().tolist()
+    ['<pad>', '<mask>', 'GAPDH', 'CD3E']
+    """
+    source, target = Path(folder).expanduser(), Path(out).expanduser()
+    _check_folders(source, target, overwrite=overwrite)
+    settings, architecture = _read_config(source)
+    paths = _find_dictionaries(source, settings["vocab_size"], token_dictionary, gene_median)
+    names = _path(gene_names) or _dictionaries.find_names(paths[0])
+    vocabulary = _read_vocabulary(paths, names, settings, source)
+    encoder, has_head, dtype = _read_encoder(source, settings)
+    files = [source / _manifest.WEIGHTS, *paths, *([names] if names else [])]
+    recipe = {
+        "name": "imported",
+        "architecture": architecture,
+        "language_model_head": has_head,
+        "files": {path.name: _digest(path) for path in files},
+    }
+    save(
+        target,
+        encoder,
+        vocabulary,
+        recipe=recipe,
+        training_data=[f"not recorded: imported from {source.resolve().name}"],
+        licence=licence,
+        dtype=dtype,
+        overwrite=overwrite,
+    )
+    return load(target)
+
+
+def _check_folders(source: Path, target: Path, *, overwrite: bool) -> None:
+    _check_folder(source)
+    if (source / _manifest.MANIFEST).exists():
+        raise InputError(f"{source} is a checkpoint of scmix already. Pass it to models.load.")
+    real = Path(os.path.realpath(target))
+    if real == Path(os.path.realpath(source)):
+        raise InputError(f"Found out={str(target)!r}, the folder that is imported; name another.")
+    check_target(real, overwrite=overwrite, replaceable=_manifest.NAMES)
+
+
+def _read_config(source: Path) -> tuple[dict, str]:
+    path = source / _manifest.CONFIG
+    content = parse_json(_dictionaries.read_bytes(path, _manifest.MAX_TEXT_BYTES), path)
+    named = content.get("architectures") or [_config.ARCHITECTURE]
+    if not isinstance(named, list) or not str(named[0]).startswith("Bert"):
+        raise IncompatibleModelError(
+            f"{path} describes {str(named)[:80]}, expected a model of the Geneformer family, "
+            f"such as {_config.ARCHITECTURE}."
+        )
+    # Which weights there are is seen from the weights themselves.
+    content["architectures"] = [_config.ARCHITECTURE]
+    return _config.from_json(content, path), str(named[0])
+
+
+def _find_dictionaries(
+    source: Path,
+    n_tokens: int,
+    token_dictionary: PathLike | None,
+    gene_median: PathLike | Sequence[PathLike] | None,
+) -> list[Path]:
+    """The token dictionary, and one or more with medians."""
+    tokens = _path(token_dictionary) or _dictionaries.find_tokens(source, n_tokens)
+    if gene_median is None:
+        genes = genes_of(_dictionaries.read_tokens(tokens))
+        return [tokens, _dictionaries.find_medians(source, genes)]
+    several = [gene_median] if isinstance(gene_median, str | os.PathLike) else gene_median
+    return [tokens, *(Path(path).expanduser() for path in several)]
+
+
+def _path(path: PathLike | None) -> Path | None:
+    return None if path is None else Path(path).expanduser()
+
+
+def _read_vocabulary(
+    paths: list[Path], names: Path | None, settings: dict, source: Path
+) -> Vocabulary:
+    tokens = _dictionaries.read_tokens(paths[0])
+    if len(tokens) != settings["vocab_size"]:
+        raise IncompatibleModelError(
+            f"{source} has vocab_size {settings['vocab_size']:,}, {paths[0]} has {len(tokens):,} "
+            "entries; expected the same. Pass the token dictionary that the model was trained with."
+        )
+    if tokens["<pad>"] != settings["pad_token_id"]:
+        raise IncompatibleModelError(
+            f"{source} has pad_token_id {settings['pad_token_id']}, but <pad> is "
+            f"{tokens['<pad>']} in {paths[0]}. Pass the token dictionary that the model was "
+            "trained with."
+        )
+    medians: dict[str, float] = {}
+    for path in paths[1:]:
+        medians |= _dictionaries.read_medians(path)
+    vocabulary = to_vocabulary(tokens, medians, _dictionaries.read_names(names) if names else {})
+    _report_unused(vocabulary)
+    return vocabulary
+
+
+def _report_unused(vocabulary: Vocabulary) -> None:
+    unused = [name for name in vocabulary.special if not name.startswith("<")]
+    if unused:
+        warnings.warn(
+            f"{len(unused):,} of {vocabulary.n_tokens:,} tokens are no human or mouse Ensembl id "
+            f"with a median ({', '.join(unused[:3])}); the model never sees them in a cell.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _read_encoder(source: Path, settings: dict) -> tuple[Encoder, bool, str]:
+    """The encoder, whether its language model head was there, and how it is best saved."""
+    entries, content = _read_weights(source)
+    path = source / _manifest.WEIGHTS
+    has_head = any(name.startswith(_HEAD) for name in entries)
+    check_tensors(entries, _expected(settings, entries, has_head=has_head), path)
+    tensors = {
+        name: _tensor(name, entry, content, path)
+        for name, entry in entries.items()
+        if entry.dtype in FLOATS
+    }
+    if not has_head:
+        tensors |= _silent_head(settings)
+    with torch.random.fork_rng(devices=[]):  # weights are drawn, only to be replaced
+        encoder = Encoder(Config.from_dict(settings), pooler="bert.pooler.dense.weight" in tensors)
+    encoder.load_state_dict(tensors, assign=True)
+    halves = all(entry.dtype in ("F16", "I64") for entry in entries.values())
+    return encoder.eval(), has_head, "float16" if halves else "float32"
+
+
+def _read_weights(source: Path) -> tuple[dict[str, Entry], memoryview]:
+    """Tensors by the names that they have in a `BertForMaskedLM`, and the bytes they lie in."""
+    path = Path(os.path.realpath(source / _manifest.WEIGHTS))  # a link in the cache of the hub
+    with open_inside(path.parent, path.name, MAX_BYTES) as file:
+        n_bytes = os.fstat(file.fileno()).st_size
+        _dictionaries.refuse_pointer(file.read(64), path)
+        file.seek(0)
+        entries = read_header(file, n_bytes, path)
+    content = memoryview(_dictionaries.read_bytes(path, MAX_BYTES))
+    start = n_bytes - max((entry.stop for entry in entries.values()), default=0)
+    bare = not any(name.startswith("bert.") for name in entries)
+    named = {
+        f"bert.{name}" if bare and name.startswith(_BARE) else name: entry
+        for name, entry in entries.items()
+        if not name.startswith(_DROPPED)
+    }
+    return named, content[start:]
+
+
+def _expected(
+    settings: dict, entries: dict[str, Entry], *, has_head: bool
+) -> dict[str, tuple[int, ...]]:
+    pooler = any(name.startswith("bert.pooler.") for name in entries)
+    redundant = _config.redundant_shapes(settings)
+    shapes = _config.tensor_shapes(settings, pooler=pooler)
+    shapes |= {name: shape for name, shape in redundant.items() if name in entries}
+    return {name: shape for name, shape in shapes.items() if has_head or not name.startswith(_HEAD)}
+
+
+def _silent_head(settings: dict) -> dict[str, Tensor]:
+    """A language model head that says nothing: every token is as likely as any other."""
+    shapes = _config.tensor_shapes(settings, pooler=False)
+    head = {name: torch.zeros(shape) for name, shape in shapes.items() if name.startswith(_HEAD)}
+    head[f"{_HEAD}transform.LayerNorm.weight"] += 1
+    return head
+
+
+def _digest(path: Path) -> str:
+    return sha256(_dictionaries.read_bytes(path, MAX_BYTES))
