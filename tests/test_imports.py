@@ -35,7 +35,7 @@ LAYERS: list[tuple[set[str], set[str], set[str]]] = [
     ({"pp"}, {"torch", "transformers", "scanpy", "matplotlib"}, ARRAYS | SLOTS | {"models"}),
     ({"classifiers"}, {"anndata", "scanpy", "matplotlib", "umap"}, CORE),
     ({"tl"}, {"transformers", "matplotlib"}, CORE | SLOTS | {"pp", "classifiers"}),
-    ({"pl"}, {"torch", "transformers"}, SLOTS | {"metrics"}),
+    ({"pl"}, {"torch", "transformers"}, SLOTS | {"metrics", "statistics"}),
     ({"pretrain"}, {"scanpy", "matplotlib", "umap"}, CORE | SLOTS | {"pp"}),
     ({"datasets"}, HEAVY - {"anndata"}, set()),
 ]

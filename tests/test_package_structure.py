@@ -58,6 +58,7 @@ def test_everything_announced_is_there() -> None:
         "tl.transfer_labels",
         "tl.annotate",
         "pl.umap_compare",
+        "pl.confidence",
     }
 
 
