@@ -12,11 +12,12 @@ from ..batches import Sequences, add_special, ranges
 from ..encoder import Encoder
 from ..genes import Vocabulary
 from ..inference import default_batch_tokens, in_batches
-from ..perturbations import Edit, find, is_changed, n_found
-from ._originals import Originals, distinct, shortened
+from ..perturbations import n_found
+from ._edits import Edits, cuts, whole_cells
+from ._originals import Originals, distinct, rows_of, shortened
 from ._plan import Plan
 
-POOLS = ("mean", "cls")
+POOLS = ("mean", "discounted", "cls")
 _BATCHES_AT_ONCE = 16  # enough for packing by length; the edited tokens of these are in memory
 
 
@@ -70,7 +71,8 @@ class Engine:
     layer
         Index into the hidden states.
     pool
-        "mean" over the genes, or "cls".
+        "mean" over the genes, "discounted" (the same with weights that fall with the rank, counted
+        among the genes that are pooled), or "cls".
     leave_out, same_genes
         As in :class:`scmix.effects.Formula`.
     by_token
@@ -124,17 +126,17 @@ class Engine:
         """
         rows, numbers, sets = self.plan.of(self.plan.edit.before(cells))
         tokens = np.minimum(cells.lengths[rows], self.plan.edit.n_genes)
-        for group in _whole_cells(rows, tokens, self._at_once):
+        for group in whole_cells(rows, tokens, self._at_once):
             n_read = self._n_read(cells, rows[group], sets[group])
             cell, n_genes, which = distinct(rows[group], n_read)
             originals = self._originals(shortened(cells, cell, n_genes), species[cell])
-            for start, stop in _cuts(tokens[group], self._at_once):
+            for start, stop in cuts(tokens[group], self._at_once):
                 at = slice(group.start + start, group.start + stop)
-                edits = _Edits.of(
+                edits = Edits.of(
                     self.plan.edit, cells[rows[at]], sets[at], originals, which[start:stop]
                 )
-                vectors, cosine = self._perturbed(edits, originals, species[rows[at]])
-                yield self._effects(edits, originals, rows[at], numbers[at], vectors, cosine)
+                vectors = self._vectors(edits, originals, species[rows[at]])
+                yield self._effects(edits, rows[at], numbers[at], vectors)
 
     @property
     def _at_once(self) -> int:
@@ -165,49 +167,61 @@ class Engine:
         in_batches(work, read.lengths, np.flatnonzero(read.lengths), self._budget)
         return Originals.of(hidden, read, is_gene)
 
-    def _perturbed(
-        self, edits: "_Edits", originals: Originals, species: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Pooled vector of every edited cell, and cosine of every gene that was there before."""
+    def _vectors(
+        self, edits: Edits, originals: Originals, species: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pooled cells before and after, and cosine of every gene that was there before."""
         read, is_gene = self._with_special(edits.sequences, species)
-        keep = is_gene.copy() if self.pool == "mean" else np.zeros(is_gene.size, bool)
-        if self.pool == "cls":
-            keep[read.indptr[:-1][read.lengths > 0]] = True
-        elif self.leave_out:
-            keep[is_gene] = ~edits.in_set
-        base = np.full(is_gene.size, -1, np.int64)
+        keep, base = is_gene.copy(), np.full(is_gene.size, -1, np.int64)
         base[is_gene] = edits.base
-        vectors = np.full((len(read), self.encoder.config.hidden_size), np.nan, np.float32)
+        if self.leave_out:
+            keep[is_gene] = ~edits.in_set
+        before = np.full((len(read), self.encoder.config.hidden_size), np.nan, np.float32)
+        after = before.copy()
         cosine = np.full(is_gene.size if self.by_token else 0, np.nan, np.float32)
 
         def work(rows: np.ndarray) -> None:
             part = read[rows]
             where = ranges(read.indptr[rows], part.lengths)
             hidden = self._hidden(part)
-            kept = torch.from_numpy(keep[where]).to(hidden.device)
-            pooled = self.encoder.pool(hidden, torch.from_numpy(part.indptr), kept)
-            vectors[rows] = pooled.cpu().numpy()
+            before[rows] = self._originals_of(edits, rows, originals).cpu().numpy()
+            after[rows] = self._pooled(hidden, part.indptr, keep[where]).cpu().numpy()
             if self.by_token:
                 cosine[where] = self._compare(hidden, originals, base[where])
 
         in_batches(work, read.lengths, np.flatnonzero(edits.changed), self._budget)
-        _check_finite(vectors[edits.changed])
-        return vectors, cosine[is_gene] if self.by_token else cosine
+        _check_finite(after[edits.changed])
+        return before, after, cosine[is_gene] if self.by_token else cosine
+
+    def _originals_of(self, edits: Edits, rows: np.ndarray, originals: Originals) -> Tensor:
+        """Pooled originals as each edit sees them: usually without the genes of its set."""
+        which = edits.which[rows]
+        if self.pool == "cls":
+            return rows_of(originals.first, which)
+        lengths = originals.lengths[which]
+        hidden = rows_of(originals.genes, ranges(originals.indptr[which], lengths))
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        others = edits.others[ranges(edits.start[rows], lengths)]
+        return self._pooled(hidden, indptr, others if self.leave_out else np.ones_like(others))
+
+    def _pooled(self, hidden: Tensor, indptr: np.ndarray, keep: np.ndarray) -> Tensor:
+        if self.pool == "cls":
+            return rows_of(hidden, indptr[:-1])
+        kept = torch.from_numpy(keep).to(hidden.device)
+        discount = self.pool == "discounted"
+        return self.encoder.pool(hidden, torch.from_numpy(indptr), kept, discount=discount)
 
     def _effects(
         self,
-        edits: "_Edits",
-        originals: Originals,
+        edits: Edits,
         cell: np.ndarray,
         number: np.ndarray,
-        vectors: np.ndarray,
-        cosine: np.ndarray,
+        vectors: tuple[np.ndarray, np.ndarray, np.ndarray],
     ) -> Effects:
-        n = len(cell)
+        n, (before, after, cosine) = len(cell), vectors
         compared = np.flatnonzero((edits.base >= 0) & edits.changed[edits.row])
-        compared = compared if self.by_token else compared[:0]
+        compared = compared[: compared.size if self.by_token else 0]
         pair, cosine = edits.row[compared], cosine[compared]
-        similarity = np.ones(n if self.by_token else 0)
         with np.errstate(invalid="ignore"):
             means = np.bincount(pair, cosine, n) / np.bincount(pair, minlength=n)
         return Effects(
@@ -215,32 +229,21 @@ class Engine:
             number=number,
             changed=edits.changed,
             rank=edits.rank,
-            original=self._pooled(edits, originals),
-            perturbed=vectors,
-            similarity=np.where(edits.changed, means, 1.0) if self.by_token else similarity,
+            original=before,
+            perturbed=after,
+            similarity=np.where(edits.changed, means, 1.0)[: n if self.by_token else 0],
             pair=pair,
             affected=edits.sequences.tokens[compared],
             cosine=cosine,
         )
 
-    def _pooled(self, edits: "_Edits", originals: Originals) -> np.ndarray:
-        if self.pool == "cls":
-            vectors = originals.first[torch.from_numpy(edits.which).to(self.device)]
-        else:
-            taken = slice(None) if self.leave_out else slice(0)
-            vectors = originals.means(edits.which, edits.edit[taken], edits.place[taken])
-        found = vectors.cpu().numpy()
-        found[~edits.changed] = np.nan
-        return found
-
     def _compare(self, hidden: Tensor, originals: Originals, base: np.ndarray) -> np.ndarray:
         """Cosine of every token with what it was, NaN where it was not there."""
         there = np.flatnonzero(base >= 0)
         centre = torch.zeros(1) if self.centre is None else torch.from_numpy(self.centre).float()
-        after = hidden[torch.from_numpy(there).to(self.device)] - centre.to(self.device)
-        before = originals.genes[torch.from_numpy(base[there]).to(self.device)]
+        after = rows_of(hidden, there) - centre.to(self.device)
+        before = rows_of(originals.genes, base[there]) - centre.to(self.device)
         cosine = np.full(base.size, np.nan, np.float32)
-        before = before - centre.to(self.device)
         cosine[there] = torch.cosine_similarity(after, before, dim=1).cpu().numpy()
         return cosine
 
@@ -252,93 +255,6 @@ class Engine:
     def _hidden(self, part: Sequences) -> Tensor:
         tokens = torch.from_numpy(part.tokens).to(self.device)
         return self.encoder(tokens, torch.from_numpy(part.indptr), layer=self.layer).float()
-
-
-@dataclass(frozen=True, eq=False)
-class _Edits:
-    """Edited cells, and how their tokens stand to those of the originals.
-
-    Parameters
-    ----------
-    sequences
-        Genes of each edited cell.
-    which
-        Original of each.
-    changed
-        Whether the edit changed what is read, and other genes are left to compare.
-    rank
-        Mean rank of the set's genes before.
-    row, in_set, base
-        For every token of `sequences`: its edit, whether it is of the set, and where its hidden
-        state lies in the originals (-1 for genes of the set and genes that were not read before).
-    edit, place
-        Genes of the sets in the originals: edit, and position in the cell.
-    """
-
-    sequences: Sequences
-    which: np.ndarray
-    changed: np.ndarray
-    rank: np.ndarray
-    row: np.ndarray
-    in_set: np.ndarray
-    base: np.ndarray
-    edit: np.ndarray
-    place: np.ndarray
-
-    @classmethod
-    def of(
-        cls,
-        edit: Edit,
-        cells: Sequences,
-        sets: np.ndarray,
-        originals: Originals,
-        which: np.ndarray,
-    ) -> "_Edits":
-        n, n_before = len(cells), originals.lengths[which]
-        after = edit.after(cells, sets)
-        row = np.repeat(np.arange(n), after.sequences.lengths)
-        in_set = find(after.sequences, sets) >= 0
-        stood = after.source - cells.indptr[row]
-        known = (after.source >= 0) & (stood < n_before[row]) & ~in_set
-        base = np.where(known, originals.indptr[which[row]] + stood, -1)
-        edited, place = _places(cells, find(cells, sets) >= 0, n_before)
-        n_marked = np.bincount(edited, minlength=n)
-        others = np.minimum(np.bincount(row[~in_set], minlength=n), n_before - n_marked)
-        changed = is_changed(edit.before(cells), after.sequences) & (others > 0)
-        with np.errstate(invalid="ignore"):
-            rank = np.bincount(edited, place + 1, n) / n_marked
-        return cls(after.sequences, which, changed, rank, row, in_set, base, edited, place)
-
-
-def _places(
-    cells: Sequences, marked: np.ndarray, n_read: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Row and position of the marked tokens among the first `n_read` of each cell."""
-    at = np.flatnonzero(marked)
-    row = np.searchsorted(cells.indptr, at, side="right") - 1
-    place = at - cells.indptr[row]
-    read = place < n_read[row]
-    return row[read], place[read]
-
-
-def _whole_cells(rows: np.ndarray, tokens: np.ndarray, budget: int) -> Iterator[slice]:
-    """Slices of the edits of consecutive cells: about `budget` tokens, at least one cell."""
-    starts = np.flatnonzero(np.diff(rows, prepend=-1))
-    sizes = np.add.reduceat(tokens, starts) if starts.size else starts
-    bounds = np.append(starts, rows.size)
-    for first, last in _cuts(sizes, budget):
-        yield slice(int(bounds[first]), int(bounds[last]))
-
-
-def _cuts(sizes: np.ndarray, budget: int) -> Iterator[tuple[int, int]]:
-    """First and last of consecutive things of about `budget` in all, at least one."""
-    ends = np.cumsum(sizes)
-    first = 0
-    while first < ends.size:
-        used = ends[first - 1] if first else 0
-        last = max(int(np.searchsorted(ends, used + budget, side="right")), first + 1)
-        yield first, last
-        first = last
 
 
 def _check_finite(vectors: np.ndarray) -> None:
