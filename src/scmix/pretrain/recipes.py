@@ -197,9 +197,9 @@ RECIPES = {
         simcse_pool="discounted",
         simcse_negatives="dataset",
         datasets_per_step=2,
-        learning_rate=1e-4,
+        learning_rate=5e-5,
         weight_decay=0.01,
-        steps=600,
+        steps=300,
     ),
 }
 
