@@ -200,23 +200,23 @@ def test_no_cells_and_empty_cells():
 # -- threads --------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one thread only")
-def test_parallel_form_is_the_serial_form(monkeypatch):
+def test_threads_change_nothing(monkeypatch):
     case = _many_counts()
     serial = rank_encode(*case)
     monkeypatch.setattr(ranks, "_SMALL", 0)
-    n_threads = numba.get_num_threads()
-    assert ranks._threads(1) == n_threads
+    monkeypatch.setattr(numba, "get_num_threads", lambda: 3)
+    assert ranks.n_threads() == 3
     assert _same(rank_encode(*case), serial)
     assert _same(rank_encode(*[case[0][:1], *case[1:3], case[3][:1]]), serial[:1])
-    assert numba.get_num_threads() == n_threads
 
 
 def test_serial_in_a_thread_pool(monkeypatch):
     monkeypatch.setattr(ranks, "_SMALL", 0)
-    monkeypatch.setattr(ranks, "rank_chunks", None)  # not callable: the parallel form
+    monkeypatch.setattr(ranks, "ThreadPoolExecutor", None)  # not callable: threads of threads
+    monkeypatch.setattr(numba, "get_num_threads", lambda: 3)
     case = _many_counts(n_cells=4)
     with ThreadPoolExecutor(2) as pool:
+        assert pool.submit(ranks.n_threads).result() == 1
         results = list(pool.map(lambda _: rank_encode(*case), range(4)))
     assert all(_same(result, rank_encode_numpy(*case)) for result in results)
     assert threading.current_thread() is threading.main_thread()

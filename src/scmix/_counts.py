@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,37 @@ def _as_floats(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32 if values.max(initial=0) <= _EXACT[4] else np.float64)
 
 
+@dataclass(frozen=True)
+class Summary:
+    """What :class:`CountCheck` needs to know of a block.
+
+    Parameters
+    ----------
+    n_positive, n_fractional
+        Number of values above zero, and of fractional ones (NaN among them).
+    smallest, largest
+        Of all values; zero where none are stored.
+    all_positive
+        Whether all values are above zero.
+    dtype
+        Of the values.
+    """
+
+    n_positive: int
+    n_fractional: int
+    smallest: float
+    largest: float
+    all_positive: bool
+    dtype: np.dtype
+
+    @classmethod
+    def of(cls, block: sp.csr_matrix | np.ndarray) -> "Summary":
+        """Look at every value once."""
+        values = block.data if isinstance(block, sp.csr_matrix) else block.ravel(order="K")
+        found = _summary(values)
+        return cls(*found, all_positive=found[0] == values.size, dtype=values.dtype)
+
+
 class CountCheck:
     """Refuses what cannot be raw counts, block after block.
 
@@ -139,23 +171,22 @@ class CountCheck:
         self.n_counts = self.n_fractional = 0
         self.largest = 0.0
 
-    def add(self, start: int, block: sp.csr_matrix | np.ndarray) -> bool:
-        """Look at the rows from `start` on; raise if they alone show that these are no counts.
+    def add(
+        self, start: int, seen: Summary, block: Callable[[], sp.csr_matrix | np.ndarray]
+    ) -> None:
+        """Take in the rows from `start` on; raise if they alone show that these are no counts.
 
-        Return whether all values are above zero.
+        `block` gives the rows themselves, to be looked at where something is wrong.
         """
-        values = block.data if isinstance(block, sp.csr_matrix) else block.ravel(order="K")
-        n_positive, n_fractional, smallest, largest = _summary(values)
-        if smallest < 0 or not np.isfinite([smallest, largest]).all():
-            self._refuse_values(start, block)
-        self.n_counts += n_positive
-        self.n_fractional += n_fractional
-        if largest > self.largest:
-            self.largest = largest
-            self._check_precision(values.dtype)
-        if n_fractional:
-            self._check_fractions(block)
-        return n_positive == values.size
+        if seen.smallest < 0 or not np.isfinite([seen.smallest, seen.largest]).all():
+            self._refuse_values(start, block())
+        self.n_counts += seen.n_positive
+        self.n_fractional += seen.n_fractional
+        if seen.largest > self.largest:
+            self.largest = seen.largest
+            self._check_precision(seen.dtype)
+        if seen.n_fractional and self.n_fractional > TOLERATED_FRACTION * self.capacity:
+            self._check_fractions(block())
 
     def close(self) -> None:
         """Judge what only the whole can tell."""
@@ -204,9 +235,7 @@ class CountCheck:
             )
 
     def _check_fractions(self, block: sp.csr_matrix | np.ndarray) -> None:
-        """Stop early when the values seen so far are too fractional for all there are."""
-        if self.n_fractional <= TOLERATED_FRACTION * self.capacity:
-            return
+        """Stop early when values too fractional for all there are do not look like counts."""
         rows = _as_csr(block)
         some = np.flatnonzero(_totals(rows))[:_SAMPLE_ROWS]
         kind = _transformation(rows[some].astype(np.float64))
@@ -240,10 +269,9 @@ class CountCheck:
 
 def is_counts(block: Any) -> bool:
     """Whether the rows hold counts: some above zero, none negative, fractional or not finite."""
-    array = as_array(block)
-    values = array.data if isinstance(array, sp.csr_matrix) else array.ravel()
-    n_positive, n_fractional, smallest, largest = _summary(values)
-    return bool(n_positive and not n_fractional and smallest >= 0 and largest <= MAX_COUNT)
+    seen = Summary.of(as_array(block))
+    whole = seen.n_positive and not seen.n_fractional
+    return bool(whole and seen.smallest >= 0 and seen.largest <= MAX_COUNT)
 
 
 def _transformation(rows: sp.csr_matrix) -> str:

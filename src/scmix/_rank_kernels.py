@@ -10,7 +10,6 @@ The usable counts of a row are numbered; a number is its place. Scores become ke
 keys are then settled on the exact scores and tokens. Medians and scores are float64 throughout.
 """
 
-import numba
 import numpy as np
 
 from scmix._jit import jit
@@ -224,12 +223,6 @@ def rank_rows(where, matrix, genes, species, n_genes, result):
         for i in range(keep):
             ranked[offsets[row] + i] = token[order[i]]
         lengths[row] = keep
-
-
-@jit(parallel=True)
-def rank_chunks(where, matrix, genes, species, n_genes, result):
-    for chunk in numba.prange(where.size - 1):
-        rank_rows(where[chunk : chunk + 2], matrix, genes, species, n_genes, result)
 
 
 @jit()

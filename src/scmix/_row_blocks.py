@@ -1,11 +1,12 @@
 """Any matrix an AnnData can hold, read a block of cells at a time."""
 
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import anndata as ad
 import numpy as np
@@ -14,7 +15,11 @@ import scipy.sparse as sp
 from scmix._counts import as_array, csr
 from scmix._errors import InputError
 
-BLOCK_ENTRIES = 1 << 22  # of a block; about 100 MB while it is being ranked
+BLOCK_ENTRIES = 1 << 20  # of a block; about 20 MB while it is being ranked
+_CSC_BLOCKS = 4  # as many at once of a file by columns, which is read again for each
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,15 +43,24 @@ class RowBlocks:
     in_memory: bool
     read: Callable[[int, int], sp.csr_matrix | np.ndarray]
 
-    def ahead(self) -> Iterator[tuple[int, sp.csr_matrix | np.ndarray]]:
-        """First row and rows of each block; the next is read while the caller uses one."""
-        with ThreadPoolExecutor(1, "scmix-read") as thread:
-            coming = thread.submit(self.read, *self.bounds[0])
-            for (start, _), after in zip(self.bounds, [*self.bounds[1:], None], strict=True):
-                rows = coming.result()
-                if after is not None:
-                    coming = thread.submit(self.read, *after)
-                yield start, rows
+
+def ahead(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], n_threads: int
+) -> Iterator[_Result]:
+    """What a function makes of each item, in order; threads work ahead of the caller.
+
+    Items are taken in the caller's thread, no more of them than there are threads to work on them
+    and one.
+    """
+    coming: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(n_threads, "scmix-ahead") as pool:
+        for item in items:
+            coming.append(pool.submit(function, item))
+            del item
+            if len(coming) > n_threads:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def row_blocks(adata: ad.AnnData, layer: str | None, block_cells: int | None) -> RowBlocks:
@@ -83,9 +97,27 @@ def _backed_view(adata: ad.AnnData, block_cells: int | None) -> RowBlocks:
 
 
 def _csr_file(matrix: Any, block_cells: int | None) -> RowBlocks:
-    indptr = matrix.group["indptr"][:]
+    """Rows straight from the arrays of the file: 2 x faster than through anndata's matrix."""
+    n_genes, indptr = matrix.shape[1], matrix.group["indptr"][:]
+    data, indices = matrix.group["data"], matrix.group["indices"]
+    _check_file(indptr, matrix.shape[0], min(data.shape[0], indices.shape[0]))
+
+    def read(start: int, stop: int) -> sp.csr_matrix:
+        entries = slice(int(indptr[start]), int(indptr[stop]))
+        arrays = data[entries], indices[entries], indptr[start : stop + 1] - indptr[start]
+        return as_array(sp.csr_matrix(arrays, shape=(stop - start, n_genes)))
+
     bounds = _uniform(matrix.shape, 0, block_cells) if block_cells else _even(indptr)
-    return RowBlocks(bounds, int(indptr[-1]), False, lambda a, b: as_array(matrix[a:b]))
+    return RowBlocks(bounds, int(indptr[-1]), False, read)
+
+
+def _check_file(indptr: np.ndarray, n_cells: int, n_stored: int) -> None:
+    rises = indptr[0] == 0 and (indptr[1:] >= indptr[:-1]).all() and indptr[-1] <= n_stored
+    if indptr.size != n_cells + 1 or not rises:
+        raise InputError(
+            f"The sparse matrix in the file is damaged: its index does not fit {n_cells:,} cells "
+            f"and {n_stored:,} entries. Write it again from its source."
+        )
 
 
 def _csc_file(matrix: Any, block_cells: int | None) -> RowBlocks:
@@ -103,7 +135,8 @@ def _csc_file(matrix: Any, block_cells: int | None) -> RowBlocks:
         return sp.csr_matrix(sp.hstack(parts, format="csr"))
 
     n_stored = int(indptr[-1])
-    return RowBlocks(_uniform(matrix.shape, n_stored, block_cells), n_stored, False, read)
+    bounds = _uniform(matrix.shape, n_stored // _CSC_BLOCKS, block_cells)
+    return RowBlocks(bounds, n_stored, False, read)
 
 
 def _dask(matrix: Any, block_cells: int | None) -> RowBlocks:

@@ -9,24 +9,28 @@ A plain numpy version, :func:`rank_encode_numpy`, says the same in a few lines.
 
 import multiprocessing
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
 import numpy as np
 import scipy.sparse as sp
+from numpy.lib.stride_tricks import sliding_window_view
 
 from scmix._errors import InputError
 from scmix._rank_kernels import (
     MAX_RANK,
     close_gaps,
     place_ranks,
-    rank_chunks,
     rank_rows,
     read_ranks,
 )
 from scmix.batches import Sequences
 
 _SMALL = 200_000  # counts; below, starting threads costs more than it saves
+_MOST_THREADS = 8  # more would wait for memory
+_CHUNKS = 4  # for each thread, so that none waits long for another
 
 
 def rank_encode(
@@ -79,16 +83,11 @@ def rank_encode(
     offsets = np.concatenate([[0], np.cumsum(capacity, dtype=np.int64)])
     ranked = np.empty(offsets[-1], np.int32)
     lengths = np.zeros(counts.shape[0], np.int64)
-    n_chunks = 4 * _threads(counts.nnz)
-    run = rank_chunks if n_chunks > 4 else rank_rows
-    where = _chunks(counts.indptr, n_chunks) if n_chunks > 4 else np.array([0, counts.shape[0]])
-    run(
-        where,
-        (counts.data, _unsigned(counts.indices), counts.indptr),
-        (tokens, np.take(medians, tokens, axis=1), _shared(tokens)),
-        species,
-        n_genes,
-        (ranked, offsets, lengths),
+    matrix = (counts.data, _unsigned(counts.indices), counts.indptr)
+    genes = (tokens, np.take(medians, tokens, axis=1), _shared(tokens))
+    result = (ranked, offsets, lengths)
+    _each_chunk(
+        lambda where: rank_rows(where, matrix, genes, species, n_genes, result), counts.indptr
     )
     return _compact(ranked, offsets, lengths)
 
@@ -267,13 +266,22 @@ def _whole_ranks(values: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def _threads(n_counts: int) -> int:
-    """Threads for the kernel: one in a thread pool or a child process, where more are unsafe."""
-    if n_counts < _SMALL or multiprocessing.parent_process() is not None:
+def n_threads() -> int:
+    """Threads to rank with: one where the caller is itself one of several threads or processes."""
+    in_thread = threading.current_thread() is not threading.main_thread()
+    if in_thread or multiprocessing.parent_process() is not None:
         return 1
-    if threading.current_thread() is not threading.main_thread():
-        return 1
-    return numba.get_num_threads()
+    return min(numba.get_num_threads(), _MOST_THREADS)
+
+
+def _each_chunk(rank: Callable[[np.ndarray], None], indptr: np.ndarray) -> None:
+    """Rank ranges of rows in threads: plain ones, because numba's wait for each other awake."""
+    n = n_threads() if indptr[-1] >= _SMALL else 1
+    if n == 1:
+        rank(np.array([0, indptr.size - 1]))
+        return
+    with ThreadPoolExecutor(n, "scmix-rank") as pool:
+        list(pool.map(rank, sliding_window_view(_chunks(indptr, _CHUNKS * n), 2)))
 
 
 def _chunks(indptr: np.ndarray, n: int) -> np.ndarray:

@@ -12,8 +12,8 @@ from .. import _slots
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
 from ..genes import SPECIES, GeneMatch, Vocabulary
+from ..ranks import n_threads, ranks_to_layer
 from ..ranks import rank_encode as rank_counts
-from ..ranks import ranks_to_layer
 from ._map_genes import _vocabulary
 from ._match_adata import match_adata
 
@@ -140,12 +140,15 @@ def _ranks(
     allow_noninteger: bool,
     n_genes: int,
 ) -> sp.csr_matrix:
-    parts = []
-    for start, counts in _slots.iter_counts(adata, layer=layer, allow_noninteger=allow_noninteger):
+    def rank(start: int, counts: sp.csr_matrix) -> sp.csr_matrix:
         species = codes[start : start + counts.shape[0]]
         cells = rank_counts(counts, found.tokens, vocabulary.medians, species, n_genes=n_genes)
-        parts.append(ranks_to_layer(cells, found.tokens, counts))
-    ranks = sp.csr_matrix(sp.vstack(parts, format="csr"))
+        return ranks_to_layer(cells, found.tokens, counts)
+
+    parts = _slots.map_counts(
+        adata, rank, layer=layer, allow_noninteger=allow_noninteger, n_threads=n_threads()
+    )
+    ranks = sp.csr_matrix(sp.vstack(list(parts), format="csr"))
     n_empty = int((np.diff(ranks.indptr) == 0).sum())
     if n_empty == adata.n_obs:
         raise InputError(_slots.NO_KNOWN_GENE)
