@@ -28,8 +28,8 @@ from scmix.statistics.published import goal_state_rank_sum
 
 N_DIMENSIONS = 32
 VARIANTS = {
-    "(not divided by the distance of the states)": {"all_donors": True, "per_length": False},
-    "(shifts of start donors alone)": {"all_donors": False, "per_length": True},
+    "(with unit state vectors)": {"all_donors": True, "unit_vectors": True},
+    "(shifts of start donors alone)": {"all_donors": False, "unit_vectors": False},
 }
 
 
@@ -157,15 +157,15 @@ def p_values(shifts: Shifts) -> dict[str, np.ndarray]:
 
 
 def shuffled(
-    shifts: Shifts, deltas: np.ndarray, n: np.ndarray, *, all_donors: bool, per_length: bool
+    shifts: Shifts, deltas: np.ndarray, n: np.ndarray, *, all_donors: bool, unit_vectors: bool
 ) -> np.ndarray:
     """P-values of variants of the test: which shifts count, and what is compared."""
     size, goals, there = len(shifts.is_goal), int(shifts.is_goal.sum()), n > 0
     values = []
     for chosen in combinations(range(size), goals):
         goal = np.isin(np.arange(size), chosen)
-        direction = np.subtract(*(unit(shifts.vectors[s].mean(axis=0)) for s in (goal, ~goal)))
-        direction = unit(direction) if per_length else direction
+        means = [shifts.vectors[side].mean(axis=0) for side in (goal, ~goal)]
+        direction = np.subtract(*(unit(mean) for mean in means) if unit_vectors else means)
         start = ~goal if all_donors else ~shifts.is_goal
         total = (deltas[start] @ direction * there[start]).sum(axis=0)
         values.append(np.abs(total / np.maximum(there[start].sum(axis=0), 1)))

@@ -26,16 +26,25 @@ def donors(rng, n_per_state=3, n_genes=5, n_dimensions=6, pull=-1.0, lacking=0.0
     return genes + pull * vectors[:, None] + noise, n_cells, vectors
 
 
-def by_hand(deltas, n_cells, vectors, labelling, *, per_length=True):
-    """The statistic of each gene, in a loop that follows its definition."""
-    goal = unit(vectors[labelling].mean(axis=0))
-    start = unit(vectors[~labelling].mean(axis=0))
-    direction = unit(goal - start) if per_length else goal - start
+def mean_along(deltas, n_cells, labelling, direction):
+    """Mean over start donors that have the gene, in a loop; zero where none has it."""
     found = []
     for gene in range(deltas.shape[1]):
         rows = [d for d in np.flatnonzero(~labelling) if n_cells[d, gene] > 0]
         found.append(np.mean([deltas[d, gene] @ direction for d in rows]) if rows else 0.0)
     return np.array(found)
+
+
+def by_hand(deltas, n_cells, vectors, labelling):
+    """The statistic of each gene: along the difference of the states' mean vectors."""
+    direction = vectors[labelling].mean(axis=0) - vectors[~labelling].mean(axis=0)
+    return mean_along(deltas, n_cells, labelling, direction)
+
+
+def effect_by_hand(deltas, n_cells, vectors, is_goal):
+    """The effect of each gene: along the difference of the states' unit vectors."""
+    goal, start = unit(vectors[is_goal].mean(axis=0)), unit(vectors[~is_goal].mean(axis=0))
+    return mean_along(deltas, n_cells, is_goal, goal - start)
 
 
 def p_by_hand(deltas, n_cells, vectors, is_goal):
@@ -68,7 +77,7 @@ def test_equals_the_definition_over_all_labellings(n_goal, n_start):
     assert found.exact
     assert found.n_possible == len(list(combinations(range(rows), n_goal)))
     assert found.p_min == pytest.approx(1 / found.n_possible)
-    expected = by_hand(deltas, n_cells, vectors, is_goal, per_length=False)
+    expected = effect_by_hand(deltas, n_cells, vectors, is_goal)
     np.testing.assert_allclose(found.effect, expected)
     np.testing.assert_allclose(np.nanmean(found.per_donor, axis=0), expected)
 
@@ -144,7 +153,7 @@ def test_fewer_than_three_donors_give_no_p(n_start):
     assert np.isnan(found.p_family).all()
     np.testing.assert_allclose(
         found.effect,
-        by_hand(deltas[rows], n_cells[rows], vectors[rows], is_goal, per_length=False),
+        effect_by_hand(deltas[rows], n_cells[rows], vectors[rows], is_goal),
     )
 
 
@@ -191,6 +200,18 @@ def test_properties(seed, n):
     scaled = state_null(3 * deltas, n_cells, 5 * vectors, is_goal)
     np.testing.assert_allclose(scaled.p, found.p)
     np.testing.assert_allclose(scaled.effect, 3 * found.effect)
+
+
+def test_a_clear_driver_reaches_the_floor_although_most_labellings_mix_the_states():
+    """Three of four goal donors with one of start point almost where the goal does: with unit
+    state vectors half of all labellings would be as extreme as the true one.
+    """
+    rng = np.random.default_rng(10)
+    is_goal, axis = np.repeat([False, True], 4), np.eye(8)[0]
+    vectors = np.outer(np.where(is_goal, 1, -1), axis) + 0.1 * rng.normal(size=(8, 8))
+    deltas = 0.3 * axis + 0.01 * rng.normal(size=(8, 1, 8))
+    found = state_null(deltas, np.ones((8, 1)), vectors, is_goal)
+    assert found.p[0] <= 2 / 70 + 1e-9  # the true labelling and its mirror image
 
 
 def rate(p, alpha):
@@ -242,8 +263,8 @@ def p_of_direction_only(deltas, vectors, is_goal):
     values = []
     for chosen in combinations(range(len(is_goal)), int(is_goal.sum())):
         labelling = np.isin(np.arange(len(is_goal)), chosen)
-        goal, start = (unit(vectors[s].mean(axis=0)) for s in (labelling, ~labelling))
-        values.append(abs(deltas[~is_goal].mean(axis=0) @ unit(goal - start)))
+        goal, start = (vectors[s].mean(axis=0) for s in (labelling, ~labelling))
+        values.append(abs(deltas[~is_goal].mean(axis=0) @ (goal - start)))
         if (labelling == is_goal).all():
             observed = values[-1]
     return (np.array(values) >= observed * (1 - 1e-9)).mean()

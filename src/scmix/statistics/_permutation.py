@@ -56,9 +56,14 @@ def state_null(
     and the donors whose shifts count. Shifts are therefore needed for the cells of both states.
     With those of the start donors alone, the observed labelling is the only one in which every
     shift meets a start vector that its own donor is part of; as edits move cells away from where
-    they were, such a test calls what is not there. Labellings are compared by the effect per unit
-    length of ``u_goal - u_start``: real states lie further apart than shuffled ones, which would
-    otherwise make any gene look significant.
+    they were, such a test calls what is not there.
+
+    Labellings are compared by the shift along the difference of the states' mean vectors, before
+    these are brought to unit length: with unit vectors a labelling that mixes the states a little
+    points almost where the true one does, at full length, and nothing could ever be extreme. When
+    the states do differ, most genes get a small p, for hardly any shift is exactly at right angles
+    to a real direction. The test says that the direction is no accident of donors;
+    `matched_null` says whether the gene moves further along it than its like. Call a gene by both.
 
     Parameters
     ----------
@@ -180,7 +185,7 @@ def state_null_along(
     others, exact = labellings(plan, n_permutations, np.random.default_rng(seed))
     descriptive = min(goal.sum(), (~goal).sum()) < FEWEST_DONORS or not present[goal].any()
     if not descriptive:
-        statistic = partial(_statistic, projected, present, products)
+        statistic = partial(_statistic, projected, present)
         p, p_family = _p_values(statistic, goal, others, enough)
     return StateNull(
         effect=_mean(per_donor),
@@ -223,34 +228,26 @@ def _check_states(goal: NDArray[np.bool_], donors: Sequence[Hashable] | None) ->
             )
 
 
-def _directions(goal: NDArray[np.bool_], gram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """u_goal - u_start of each labelling as weights of the rows' vectors (n_labellings, n_rows)."""
-    sides = []
-    for side in (goal.astype(float), (~goal).astype(float)):
-        length = np.sqrt(np.maximum(np.einsum("pd,de,pe->p", side, gram, side), 0))
-        sides.append(side / np.maximum(length, np.finfo(float).tiny)[:, None])
-    return sides[0] - sides[1]
-
-
 def _per_donor(
-    projected: NDArray, present: NDArray, gram: NDArray, goal: NDArray
+    projected: NDArray, present: NDArray, gram: NDArray, goal: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    direction = _directions(goal[None], gram)[0]
-    effects = (projected[:, ~goal] @ direction).T
-    return np.where(present[~goal], effects, np.nan)
+    """Shift of the start donors along u_goal - u_start, NaN where one lacks the gene."""
+    direction = np.zeros(len(goal))
+    for side, sign in ((goal.astype(float), 1), ((~goal).astype(float), -1)):
+        length = np.sqrt(max(side @ gram @ side, np.finfo(float).tiny))
+        direction += sign * side / length
+    return np.where(present[~goal], (projected[:, ~goal] @ direction).T, np.nan)
 
 
 def _statistic(
-    projected: NDArray, present: NDArray, gram: NDArray, goal: NDArray[np.bool_]
+    projected: NDArray, present: NDArray, goal: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Mean over start donors of the shift along the unit direction (n_genes, n_labellings).
+    """Mean over start donors of the shift along the states' difference (n_genes, n_labellings).
 
     Zero where no start donor has the gene.
     """
-    direction = _directions(goal, gram)
-    length = np.sqrt(np.maximum(np.einsum("pd,de,pe->p", direction, gram, direction), 0))
-    direction /= np.maximum(length, np.finfo(float).tiny)[:, None]
-    weights = (~goal)[:, :, None] * direction[:, None, :]
+    mean = goal / goal.sum(axis=1, keepdims=True) - ~goal / (~goal).sum(axis=1, keepdims=True)
+    weights = (~goal)[:, :, None] * mean[:, None, :]
     total = projected.reshape(len(projected), -1) @ weights.reshape(len(goal), -1).T
     return total / np.maximum(present.T.astype(float) @ (~goal).T, 1)
 
