@@ -11,6 +11,7 @@ from pathlib import Path
 from .._errors import IncompatibleModelError, ModelFileError
 
 ARCHITECTURE = "BertForMaskedLM"
+CLASSIFIER = "BertForSequenceClassification"
 
 _SIZES = {  # largest sensible value; the files themselves must then have these sizes
     "vocab_size": 1_000_000,
@@ -91,23 +92,26 @@ _HARMLESS: dict[str, Callable[[object], bool]] = {
 }
 
 
-def to_json(settings: dict) -> dict:
-    """The contents of a config.json from an encoder's settings."""
+def to_json(settings: dict, classes: list[str] | None = None) -> dict:
+    """The contents of a config.json from an encoder's settings, and the classes of its one head."""
+    numbered = {str(i): name for i, name in enumerate(classes or [])}
+    head = {"id2label": numbered, "label2id": {name: int(i) for i, name in numbered.items()}}
     return {
-        "architectures": [ARCHITECTURE],
+        "architectures": [ARCHITECTURE if classes is None else CLASSIFIER],
         "model_type": "bert",
         "position_embedding_type": "absolute",
         "tie_word_embeddings": True,
         "dtype": "float32",  # what transformers loads the weights as, also when stored as float16
         **settings,
+        **({} if classes is None else head),
     }
 
 
-def from_json(content: dict, path: Path) -> dict:
-    """The encoder's settings in a config.json, checked one by one."""
+def from_json(content: dict, path: Path, *, classifier: bool = False) -> dict:
+    """The encoder's settings in a config.json, checked one by one; a classifier may have a head."""
     _refuse_code(content, path)
     _check_harmless(content, path)
-    _check_architecture(content, path)
+    _check_architecture(content, path, [[CLASSIFIER]] if classifier else [])
     missing = [name for name in (*_SIZES, "hidden_act") if name not in content]
     if missing:
         raise ModelFileError(
@@ -198,13 +202,13 @@ def _check_harmless(content: dict, path: Path) -> None:
             )
 
 
-def _check_architecture(content: dict, path: Path) -> None:
+def _check_architecture(content: dict, path: Path, others: list[list[str]]) -> None:
     if content.get("model_type") != "bert":
         raise IncompatibleModelError(
             f'{path} does not say "model_type": "bert"; scmix loads BERT encoders only.'
         )
     architectures = content.get("architectures") or [ARCHITECTURE]
-    if architectures != [ARCHITECTURE]:
+    if architectures not in ([ARCHITECTURE], *others):
         raise IncompatibleModelError(
             f"{path} describes {str(architectures)[:80]}, expected [{ARCHITECTURE!r}]. "
             "Load the pretrained model that this one was made from."

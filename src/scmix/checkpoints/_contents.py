@@ -1,15 +1,24 @@
 """What a checkpoint says about itself, read and checked without torch and without its weights."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 from .._errors import IncompatibleModelError, ModelFileError
 from ..genes import Vocabulary
-from . import _config, _manifest
+from . import _config, _labels, _manifest
 from ._files import gunzip, open_inside, parse_json, read_inside, sha256
-from ._manifest import CONFIG, MANIFEST, MAX_TEXT_BYTES, VOCABULARY, WEIGHTS
+from ._manifest import (
+    CALIBRATION,
+    CONFIG,
+    LABELS,
+    MANIFEST,
+    MAX_TEXT_BYTES,
+    VOCABULARY,
+    WEIGHTS,
+)
 from ._safetensors import MAX_BYTES, Entry, check_tensors, read_header
 
 _MAX_VOCABULARY_BYTES = 2**24
@@ -19,12 +28,16 @@ _PICKLES = ("pytorch_model.bin", "pytorch_model.pt", "model.pt", "model.pkl", "m
 
 @dataclass(frozen=True)
 class Contents:
-    """A checkpoint without its weights; `manifest` is None for a plain BERT folder."""
+    """A checkpoint without its weights.
+
+    `manifest` is None for a plain BERT folder, `labels` for anything but a classifier.
+    """
 
     folder: Path
     manifest: dict | None
     settings: dict
     verify: bool
+    labels: dict | None = None
 
     @property
     def n_parameters(self) -> int:
@@ -56,13 +69,26 @@ class Contents:
 
     def weights(self) -> tuple[dict[str, Entry], memoryview, str]:
         """Where each tensor lies, the bytes they lie in, and the sha256 of the file."""
-        path = self.folder / WEIGHTS
-        with open_inside(self.folder, WEIGHTS, MAX_BYTES) as file:
+        heads = _labels.head_shapes(self.labels, self.settings) if self.labels else {}
+        return self._tensors(
+            WEIGHTS, lambda entries: _expected_tensors(self.settings, entries) | heads
+        )
+
+    def calibration(self) -> tuple[dict[str, Entry], memoryview, str]:
+        """The same of the arrays that a classifier is calibrated by."""
+        shapes = _labels.calibration_shapes(self.labels or {}, self.settings)
+        return self._tensors(CALIBRATION, lambda _: shapes)
+
+    def _tensors(
+        self, name: str, expected: Callable[[dict[str, Entry]], dict[str, tuple[int, ...]]]
+    ) -> tuple[dict[str, Entry], memoryview, str]:
+        path = self.folder / name
+        with open_inside(self.folder, name, MAX_BYTES) as file:
             n_bytes = os.fstat(file.fileno()).st_size
             _manifest.check_size(self.manifest, path, n_bytes)
             entries = read_header(file, n_bytes, path)
-            check_tensors(entries, _expected_tensors(self.settings, entries), path)
-        content = read_inside(self.folder, WEIGHTS, n_bytes)
+            check_tensors(entries, expected(entries), path)
+        content = read_inside(self.folder, name, n_bytes)
         digest = sha256(content)
         if self.verify:
             _manifest.check_hash(self.manifest, path, digest)
@@ -87,8 +113,12 @@ def read_contents(folder: Path, *, verify: bool = True) -> Contents:
     manifest = _manifest.read_from(folder) if (folder / MANIFEST).exists() else None
     path = folder / CONFIG
     raw = _read_checked(path, MAX_TEXT_BYTES, manifest, verify)
-    settings = _config.from_json(parse_json(raw, path), path)
-    return Contents(folder, manifest, settings, verify)
+    labels = None
+    if manifest and LABELS in manifest["files"]:
+        text = _read_checked(folder / LABELS, _labels.MAX_BYTES, manifest, verify)
+        labels = _labels.read(text, folder / LABELS)
+    settings = _config.from_json(parse_json(raw, path), path, classifier=labels is not None)
+    return Contents(folder, manifest, settings, verify, labels)
 
 
 def _read_checked(path: Path, max_bytes: int, manifest: dict | None, verify: bool) -> bytes:

@@ -13,8 +13,9 @@ FORMAT_VERSION = 1
 
 WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocabulary.csv.gz"
 CARD, MANIFEST = "README.md", "manifest.json"
+LABELS, CALIBRATION = "labels.json", "calibration.safetensors"  # of a classifier
 NEEDED = (WEIGHTS, CONFIG, VOCABULARY)
-NAMES = (*NEEDED, CARD, MANIFEST)
+NAMES = (*NEEDED, LABELS, CALIBRATION, CARD, MANIFEST)
 
 MAX_TEXT_BYTES = 2**20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -110,7 +111,13 @@ def _check_files(files: object, path: Path) -> None:
     if not isinstance(files, dict) or not set(NEEDED) <= files.keys() <= set(NAMES) - {MANIFEST}:
         raise ModelFileError(
             f"{path} lists the files {str(list(files) if isinstance(files, dict) else files)[:200]}"
-            f", expected {', '.join(NEEDED)} and at most {CARD}. Copy the model again."
+            f", expected {', '.join(NEEDED)} and at most {LABELS}, {CALIBRATION} and {CARD}. "
+            "Copy the model again."
+        )
+    if (LABELS in files) != (CALIBRATION in files):
+        raise ModelFileError(
+            f"{path} lists only one of {LABELS} and {CALIBRATION}, expected both for a classifier, "
+            "none for an encoder. Copy the model again."
         )
     for name, entry in files.items():
         good = isinstance(entry, dict) and entry.keys() == {"sha256", "bytes"}

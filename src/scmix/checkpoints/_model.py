@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from ._folder import write_folder
 from ._registry import read_steadily
 from ._safetensors import Entry
 
-_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 _STORED = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -141,11 +142,10 @@ def save(
     'tiny'
     """
     _check_saveable(encoder, vocabulary, recipe, training_data, licence, dtype)
-    settings = _config.to_json(encoder.config.to_dict())
     files = {
-        _manifest.WEIGHTS: _weights_bytes(encoder, _STORED[dtype]),
-        _manifest.CONFIG: _manifest.to_text(settings, "the configuration"),
-        _manifest.VOCABULARY: _vocabulary_bytes(vocabulary),
+        _manifest.WEIGHTS: weights_bytes(encoder.state_dict(), _STORED[dtype]),
+        _manifest.CONFIG: config_text(encoder.config),
+        _manifest.VOCABULARY: vocabulary_bytes(vocabulary),
     }
     if card:
         files[_manifest.CARD] = card.encode("utf-8")
@@ -243,32 +243,39 @@ def untrained(
 
 def weights_sha256(encoder: Encoder) -> str:
     """Of the `model.safetensors` that would be saved, as float32."""
-    return sha256(_weights_bytes(encoder, torch.float32))
+    return sha256(weights_bytes(encoder.state_dict()))
 
 
 def _read(name: str, folder: Path, given: Vocabulary | None, verify: bool) -> Model:
-    contents = read_contents(folder, verify=verify)
+    return model_of(name, read_contents(folder, verify=verify), given)[0]
+
+
+def model_of(
+    name: str, contents: Contents, given: Vocabulary | None = None
+) -> tuple[Model, dict[str, Tensor]]:
+    """The model that a folder holds, and all tensors of its weights."""
     vocabulary = contents.vocabulary(given)
-    encoder, digest = _read_encoder(contents)
-    manifest = contents.manifest or {"recipe": {}, "training_data": [], "licence": ""}
-    return Model(encoder, vocabulary, manifest, name, digest, folder)
-
-
-def _read_encoder(contents: Contents) -> tuple[Encoder, str]:
     entries, content, digest = contents.weights()
-    path = contents.folder / _manifest.WEIGHTS
-    tensors = {
-        name: _tensor(name, entry, content, path)
-        for name, entry in entries.items()
-        if entry.dtype in _DTYPES
-    }
+    tensors = read_tensors(entries, content, contents.folder / _manifest.WEIGHTS)
+    encoder = _encoder(contents, tensors)
+    manifest = contents.manifest or {"recipe": {}, "training_data": [], "licence": ""}
+    return Model(encoder, vocabulary, manifest, name, digest, contents.folder), tensors
+
+
+def _encoder(contents: Contents, tensors: dict[str, Tensor]) -> Encoder:
+    own = {name: x for name, x in tensors.items() if name.startswith(("bert.", "cls."))}
     try:
         config = Config.from_dict(contents.settings)
-        encoder = _random_encoder(config, pooler="bert.pooler.dense.weight" in tensors)
-        encoder.load_state_dict(tensors, assign=True)
+        encoder = _random_encoder(config, pooler="bert.pooler.dense.weight" in own)
+        encoder.load_state_dict(own, assign=True)
     except IncompatibleModelError as error:
         raise IncompatibleModelError(f"{contents.folder}: {error}") from error
-    return encoder.eval(), digest
+    return encoder.eval()
+
+
+def read_tensors(entries: dict[str, Entry], content: memoryview, path: Path) -> dict[str, Tensor]:
+    """The tensors of a file: float32, and int64 for whole numbers."""
+    return {name: _tensor(name, entry, content, path) for name, entry in entries.items()}
 
 
 def _random_encoder(config: Config, *, pooler: bool, seed: int = 0) -> Encoder:
@@ -281,7 +288,8 @@ def _random_encoder(config: Config, *, pooler: bool, seed: int = 0) -> Encoder:
 
 def _tensor(name: str, entry: Entry, content: memoryview, path: Path) -> Tensor:
     raw = bytearray(content[entry.start : entry.stop])  # a copy, so aligned and writable
-    tensor = torch.frombuffer(raw, dtype=_DTYPES[entry.dtype]).reshape(entry.shape).float()
+    tensor = torch.frombuffer(raw, dtype=_DTYPES[entry.dtype]).reshape(entry.shape)
+    tensor = tensor.float() if tensor.is_floating_point() else tensor
     if not torch.isfinite(tensor).all():
         raise ModelFileError(
             f"{path} has NaN or infinite numbers in {name}; expected finite weights. "
@@ -290,10 +298,16 @@ def _tensor(name: str, entry: Entry, content: memoryview, path: Path) -> Tensor:
     return tensor
 
 
-def _weights_bytes(encoder: Encoder, dtype: torch.dtype) -> bytes:
+def config_text(config: Config, classes: list[str] | None = None) -> bytes:
+    """The config.json of an encoder, with the classes of its head if it has one."""
+    return _manifest.to_text(_config.to_json(config.to_dict(), classes), "the configuration")
+
+
+def weights_bytes(state: Mapping[str, Tensor], dtype: torch.dtype | None = torch.float32) -> bytes:
+    """Tensors as a safetensors file, refusing what is not finite; None: of the types they have."""
     tensors = {}
-    for name, tensor in encoder.state_dict().items():
-        tensors[name] = tensor.detach().to("cpu", dtype).contiguous()
+    for name, tensor in state.items():
+        tensors[name] = tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
         if not torch.isfinite(tensors[name]).all():
             raise InputError(
                 f"Found NaN or infinite numbers in {name}"
@@ -302,7 +316,7 @@ def _weights_bytes(encoder: Encoder, dtype: torch.dtype) -> bytes:
     return to_safetensors(tensors, metadata={"format": "pt"})
 
 
-def _vocabulary_bytes(vocabulary: Vocabulary) -> bytes:
+def vocabulary_bytes(vocabulary: Vocabulary) -> bytes:
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / _manifest.VOCABULARY

@@ -18,6 +18,7 @@ MAX_BYTES = 2**34
 _MAX_TENSORS = 10_000
 FLOATS = ("F32", "F16", "BF16")
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8}
+_WHOLE = ("_ids", "labels", "groups", "cells")  # what ends like this holds whole numbers
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def check_tensors(
         )
     for name, shape in expected.items():
         entry = entries[name]
-        dtypes = ("I64",) if name.endswith("_ids") else FLOATS
+        dtypes = ("I64",) if name.endswith(_WHOLE) else FLOATS
         if entry.shape != shape or entry.dtype not in dtypes:
             raise ModelFileError(
                 f"{path} holds {name} as {entry.dtype} {list(entry.shape)}, expected "
