@@ -49,7 +49,7 @@ feed-forward {config.intermediate_size}, {config.max_position_embeddings} positi
 {n_million:.1f} million parameters, {model.vocabulary.n_tokens:,} tokens
 ({model.vocabulary.mode} vocabulary: one-to-one orthologues are one token). It reads the first
 {n_genes} genes of a cell. The published Mix-Geneformer has 6 layers and 2,048 positions; this one
-is what a processor core could train in half an hour.
+is what could be trained on one core of a shared processor.
 
 Licence of the weights: {model.manifest["licence"]}."""
 
@@ -81,9 +81,10 @@ def _recipe(recipe: dict, history: list[dict]) -> str:
 {train[-1]["step"]:,} steps, {cells:,} cells seen, {hours:.2f} hours on one CPU core in bfloat16,
 one run with seed {recipe["seed"]}. `scripts/pretrain_mini.py` repeats it.
 
-Word embeddings start from the co-expression of genes (`init`). Most of what the model knows comes
-from that start; the short training after it teaches the masked language model without spoiling the
-cell vectors. Higher learning rates, contrast between random parts of a cell, and the masked
+Word embeddings start from the co-expression of genes: loadings on the principal components of the
+training cells' ranks, centred in each data set (`init`). What the model's cell vectors know comes from
+that start; the short, gentle training after it teaches the masked language model without spoiling
+them much. More steps, higher learning rates, contrast between random parts of a cell, and the masked
 language model alone made the cell vectors worse on the validation data sets than the start was.
 
 {_markdown(settings)}"""
@@ -129,7 +130,8 @@ By macro-F1 within data sets, scmix-mini is {_verdict(means, "untrained", "the u
 it is {_verdict(means, "PCA", "PCA")}. How it compares between species is in the last table.
 
 `benchmarks/bench_zero_shot.py` prints them. Cell vectors are the mean over genes of the second
-to last layer, the default of `scmix.tl.embed`. Within a data set: vote of the 5 nearest cells by
+to last layer, in which a gene of rank r weighs 1 / log2(1 + r): the default of `scmix.tl.embed`, for
+the untrained encoder too. Within a data set: vote of the 5 nearest cells by
 cosine, 5 folds, 5 splits, at most {
         within.n_cells.max()
     } cells; untrained encoders: mean ± standard deviation of {
