@@ -13,15 +13,14 @@ from ._lazy import lazy_names
 from .settings import settings
 
 if TYPE_CHECKING:
-    from . import datasets, models, pl, pp, pretrain, tl
+    from . import classifiers, datasets, models, pl, pp, pretrain, tl
 
     __version__: str
 
-__all__ = ["pp", "tl", "pl", "datasets", "models", "pretrain", "settings", "__version__"]
+__all__ = ["pp", "tl", "pl", "datasets", "models", "classifiers", "pretrain", "settings", "__version__"]
 
-_lazy, __dir__ = lazy_names(
-    __name__, {name: name for name in ("pp", "tl", "pl", "datasets", "models", "pretrain")}
-)
+_PARTS = ("pp", "tl", "pl", "datasets", "models", "classifiers", "pretrain")
+_lazy, __dir__ = lazy_names(__name__, {name: name for name in _PARTS})
 
 
 def __getattr__(name: str) -> object:

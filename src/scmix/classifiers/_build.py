@@ -93,7 +93,8 @@ def _calibrate(
         **scores(codes[used], logits[used]),
     }
     classifier.calibration[key] = Calibration(
-        temperature=fit_temperature(logits[used], codes[used]),
+        # as a file holds it
+        temperature=float(np.float32(fit_temperature(logits[used], codes[used]))),
         logits=logits[used],
         labels=codes[used],
         distances=nearest_centroid(vectors[used], centroids)[1],

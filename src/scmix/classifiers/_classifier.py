@@ -34,7 +34,7 @@ class CellClassifier:
     heads
         Label key to what gives the logits.
     pool, hidden_layer
-        What stands for a cell: "mean" or "pooler" of this hidden state, counted from 0.
+        What stands for a cell: "mean", "discounted" or "pooler" of this hidden state, counted from 0.
     n_genes
         Most genes that are read of a cell, the most distinctive first.
     calibration

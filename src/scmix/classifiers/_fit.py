@@ -144,11 +144,12 @@ def fit(
 def _network(model: Model, cells: Cells, whole: Sequences, recipe: Recipe, device: str) -> Network:
     """The network before training: heads at random, or from logistic regression."""
     torch.manual_seed(recipe.seed)
+    pool = model.default_pool if recipe.pool == "auto" else recipe.pool
     encoder = with_pooler(model.encoder, recipe.pool == "pooler", recipe.seed)
     network = Network(
         encoder,
         [names.size for names in cells.labels.classes.values()],
-        pool=recipe.pool,
+        pool=pool,
         hidden_layer=encoder.resolve_layer(recipe.hidden_layer),
         gene_votes=recipe.gene_votes,
         dropout=recipe.dropout,
@@ -171,7 +172,7 @@ def _start_heads(
         network.encoder.eval(),
         first_tokens(some, limit),
         special_ids=special_ids,
-        pool=recipe.pool,  # type: ignore[arg-type]
+        pool=network.pool,  # type: ignore[arg-type]
         layer=network.hidden_layer,
         device=device,
     )

@@ -8,7 +8,7 @@ from typing import Any
 from .._errors import InputError
 
 _CHOICES = {
-    "pool": ("mean", "pooler"),
+    "pool": ("auto", "mean", "discounted", "pooler"),
     "balance": ("none", "weights", "sampling"),
     "schedule": ("linear", "cosine", "constant"),
     "keep": ("best", "last"),
@@ -28,9 +28,10 @@ class Recipe:
     """
 
     name: str
-    # What stands for a cell: the mean over its genes, or the pooler on its first token, as in
-    # `transformers.BertForSequenceClassification`; and the hidden state it is taken from.
-    pool: str = "mean"
+    # What stands for a cell: the mean over its genes ("mean", "discounted" by rank, or "auto": as
+    # the model was trained), or the pooler on its first token, which is what
+    # `transformers.BertForSequenceClassification` computes; and the hidden state it is taken from.
+    pool: str = "auto"
     hidden_layer: int = -1
     # A direct linear term besides: each gene votes for each class with the weight of its rank.
     gene_votes: bool = False
@@ -99,6 +100,11 @@ def _check(recipe: Recipe) -> None:
     if not 0 < recipe.validation_share <= 0.5:
         raise InputError(
             f"Found validation_share={recipe.validation_share}; expected above 0, at most 0.5."
+        )
+    if recipe.pool == "pooler" and (recipe.hidden_layer != -1 or recipe.gene_votes):
+        raise InputError(
+            'Found pool="pooler" with another hidden_layer than -1, or with gene_votes; the '
+            "pooler reads the last hidden state, and nothing stands beside it."
         )
     if recipe.lora_rank and recipe.frozen_layers == -1:
         raise InputError("Found lora_rank above 0 and frozen_layers=-1, which leaves it no layer.")
