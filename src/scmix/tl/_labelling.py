@@ -12,10 +12,10 @@ from anndata import AnnData
 
 from .._errors import InputError, MissingKeyError
 from .._writer import is_ours
+from ..classifiers._labels import encode
 from ._reading import check_target
 
 UNKNOWN = "unknown"
-_RESERVED = {"", UNKNOWN, "unassigned"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +43,8 @@ def read_labels(adata: AnnData, label_key: str) -> Labels:
             f"Found no column {label_key!r} in obs of the reference; there are "
             f"{list(map(str, adata.obs.columns))}.{hint}"
         )
-    column = adata.obs[label_key].astype("category").cat.remove_unused_categories()
-    codes, classes = column.cat.codes.to_numpy(np.intp), column.cat.categories.astype(str)
-    _check_classes(classes, label_key)
+    encoded = encode({label_key: adata.obs[label_key]})
+    codes = encoded.codes[:, 0]
     n_missing = int((codes < 0).sum())
     if n_missing:
         warnings.warn(
@@ -53,26 +52,7 @@ def read_labels(adata: AnnData, label_key: str) -> Labels:
             "they are left out.",
             stacklevel=3,
         )
-    return Labels(codes, classes.to_numpy(dtype=str))
-
-
-def _check_classes(classes: pd.Index, label_key: str) -> None:
-    reserved = [name for name in classes if name.strip().lower() in _RESERVED]
-    if reserved:
-        raise InputError(
-            f'Found the label {reserved[0]!r} in obs["{label_key}"], which says that a cell has '
-            "none. Set these cells to NaN, or leave them out."
-        )
-    if not classes.is_unique:
-        twice = classes[classes.duplicated()][0]
-        raise InputError(
-            f'Found two categories of obs["{label_key}"] that both read {twice!r}; rename one.'
-        )
-    if len(classes) < 2:
-        raise InputError(
-            f'Found {len(classes)} classes in obs["{label_key}"] of the reference; expected at '
-            "least two."
-        )
+    return Labels(codes, encoded.classes[label_key])
 
 
 def check_slots(adata: AnnData, key: str, *, overwrite: bool, copy: bool) -> None:
