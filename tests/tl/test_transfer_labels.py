@@ -338,7 +338,11 @@ def test_bad_options_are_named(options, error, message, tiny, unchanged):
     ("change", "error", "message"),
     [
         (lambda obs: obs.assign(cell_type="one"), InputError, "Found 1 classes"),
-        (lambda obs: obs.assign(cell_type=["Unknown", "b"] * 15), InputError, r"the label .*'Unknown'"),
+        (
+            lambda obs: obs.assign(cell_type=["Unknown", "b"] * 15),
+            InputError,
+            r"the label .*'Unknown'",
+        ),
         (lambda obs: obs.assign(cell_type=["", "b"] * 15), InputError, r"the label .*''"),
         (lambda obs: obs.rename(columns={"cell_type": "celltype"}), MissingKeyError, "'celltype'"),
     ],
