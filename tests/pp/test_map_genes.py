@@ -268,10 +268,25 @@ def test_cells_said_to_be_of_another_species(human: ad.AnnData) -> None:
 # -- other faults ----------------------------------------------------------------------------------
 
 
-def test_transposed(human: ad.AnnData) -> None:
-    transposed = human.T.copy()
-    transposed.var_names = [f"cell{i}" for i in range(12)]
-    refused(transposed, GeneIdError, r"the matrix is transposed; pass adata\.T")
+@pytest.mark.parametrize("ids", ["ensembl_id", "symbol"])
+@pytest.mark.parametrize(
+    "options", [{}, {"species_key": "species"}, {"gene_ids": "symbol"}, {"species": "mouse"}]
+)
+def test_transposed(make_adata: Callable[..., ad.AnnData], ids: str, options: dict) -> None:
+    """Named before anything that follows from it: columns of `.obs` and `.var` are swapped."""
+    transposed = make_adata("human", ids=ids).T.copy()
+    message = r"genes as names of cells \(200 of 200 .*transposed. .*; pass adata\.T\.$"
+    refused(transposed, GeneIdError, message, **options)
+    transposed.var_names = ["AAAC-1"] * 12  # duplicates are no better a reason
+    refused(transposed, GeneIdError, message, **options)
+
+
+def test_genes_named_in_a_column_are_not_transposed(human: ad.AnnData) -> None:
+    human.var["ensembl_id"] = human.var_names
+    human.var_names = [f"feature {i}" for i in range(200)]
+    human.obs_names = ["GAPDH", *human.obs_names[1:]]
+    scmix.pp.map_genes(human)
+    assert human.var["scmix_token"].min() >= 0
 
 
 def test_no_genes(human: ad.AnnData) -> None:

@@ -20,6 +20,7 @@ ID_COLUMNS = (
     "feature_id", "gene_symbols", "gene_symbol", "gene_name", "gene_names", "feature_name",
     "symbol",
 )  # fmt: skip
+_NAMES_LOOKED_AT = 200
 _GOOD_ENOUGH = 0.95  # share of var_names recognised above which no column is looked at
 
 
@@ -47,6 +48,7 @@ def match_adata(
     -------
     The gene of every column, and the species code of every cell (int8).
     """
+    _refuse_transposed(adata, vocabulary)
     codes = _given_species(adata, species, species_key)
     seen, origin = _names(adata, vocabulary, gene_ids, on_duplicate)
     present = [] if codes is None else [SPECIES[code] for code in np.unique(codes)]
@@ -55,7 +57,7 @@ def match_adata(
     try:
         found = match_seen(seen, vocabulary, wanted, on_duplicate)
     except GeneIdError as error:
-        raise GeneIdError(f"{error}{_hint(adata, vocabulary, codes)}") from None
+        raise GeneIdError(f"{error}{_hint(adata, codes)}") from None
     if codes is None:
         codes = np.full(adata.n_obs, SPECIES.index(found.species), np.int8)
         _warn_contradiction(adata, found.species)
@@ -63,6 +65,27 @@ def match_adata(
         _say("Cell names are not unique; results are in the order of the cells.")
     logger.info("%s: %s.", origin, found.summary)
     return found, codes
+
+
+def _refuse_transposed(adata: AnnData, vocabulary: Vocabulary) -> None:
+    """Look at some names of either kind: genes in rows would fail later, for another reason."""
+    n_columns, columns = _known_among(adata.var_names, vocabulary)
+    if 2 * n_columns > columns:
+        return
+    n_rows, rows = _known_among(adata.obs_names, vocabulary)
+    if 2 * n_rows > rows:
+        raise GeneIdError(
+            f"Found genes as names of cells ({n_rows:,} of {rows:,} obs_names looked at) and not "
+            f"as names of columns ({n_columns:,} of {columns:,} var_names): the matrix is "
+            "transposed. Expected cells by genes; pass adata.T."
+        )
+
+
+def _known_among(names: pd.Index, vocabulary: Vocabulary) -> tuple[int, int]:
+    """How many of some evenly spaced names are genes, and how many were looked at."""
+    some = names[:: max(1, len(names) // _NAMES_LOOKED_AT)]
+    known = SeenNames.of(some, vocabulary).n_known if _is_text(some) else 0
+    return known, len(some)
 
 
 def _given_species(
@@ -158,11 +181,8 @@ def _names_species(values: pd.Series) -> bool:
     return True
 
 
-def _hint(adata: AnnData, vocabulary: Vocabulary, codes: np.ndarray | None) -> str:
+def _hint(adata: AnnData, codes: np.ndarray | None) -> str:
     """What else about the object explains that its genes cannot be used."""
-    some = adata.obs_names[:1000]
-    if len(some) and SeenNames.of(some, vocabulary).n_known > 0.5 * len(some):
-        return " The names of the cells are genes: the matrix is transposed; pass adata.T."
     columns = _species_columns(adata) if codes is None else []
     if columns:
         return f" Columns of adata.obs that name species: {', '.join(map(repr, columns))}."
