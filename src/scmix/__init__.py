@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["pp", "tl", "pl", "datasets", "models", "classifiers", "pretrain", "settings", "__version__"]
-
 _PARTS = ("pp", "tl", "pl", "datasets", "models", "classifiers", "pretrain")
+
+__all__ = ["pp", "tl", "pl", "datasets", "models", "classifiers", "pretrain"]
+__all__ += ["settings", "__version__"]
+
 _lazy, __dir__ = lazy_names(__name__, {name: name for name in _PARTS})
 
 

@@ -34,7 +34,8 @@ class CellClassifier:
     heads
         Label key to what gives the logits.
     pool, hidden_layer
-        What stands for a cell: "mean", "discounted" or "pooler" of this hidden state, counted from 0.
+        What stands for a cell: "mean", "discounted" or "pooler" of this hidden state (0: the
+        embeddings).
     n_genes
         Most genes that are read of a cell, the most distinctive first.
     calibration
@@ -44,7 +45,8 @@ class CellClassifier:
         seed, scores on the cells set aside.
     history
         One row for each record of the training: `step`, `epoch`, `loss`, `learning_rate`,
-        `validation_loss`, `validation_accuracy`, `validation_macro_f1`.
+        `validation_loss`, `validation_accuracy`, `validation_macro_f1`, and `kept`: whether the
+        weights are those of this record.
     cells
         uint64: fingerprints of the cells that it was trained or calibrated on.
 

@@ -13,12 +13,10 @@ from ..checkpoints._labels import head_names
 from ..statistics import Calibration
 from ._classifier import CellClassifier
 from ._heads import Head
+from ._records import as_table
 
 if TYPE_CHECKING:
     from os import PathLike
-
-HISTORY = ("step", "epoch", "loss", "learning_rate", "validation_loss")
-HISTORY += ("validation_accuracy", "validation_macro_f1")
 
 
 def save(classifier: CellClassifier, folder: Path, *, overwrite: bool) -> None:
@@ -61,9 +59,7 @@ def load(folder: "str | PathLike[str]") -> CellClassifier:
             if entry["n_validation"]
         },
         training=labels["training"],
-        history=pd.DataFrame(labels["history"], columns=list(HISTORY)).astype(
-            dict.fromkeys(HISTORY[1:], float) | {"step": int}
-        ),
+        history=as_table(labels["history"]),
         cells=arrays.get("cells", np.empty(0, np.int64)).view(np.uint64),
     )
 

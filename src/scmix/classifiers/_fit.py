@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from transformers import TrainingArguments
 
@@ -30,6 +29,7 @@ from ._labels import Labels
 from ._lora import add_adapters, merge_adapters
 from ._network import Network, first_tokens, freeze, with_pooler
 from ._recipes import Recipe
+from ._records import make_history
 from ._stream import Stream
 from ._trainer import Trainer
 from ._validation import Best, Validation, in_bf16
@@ -132,7 +132,7 @@ def fit(
         network = _network(model, cells, whole, recipe, on)
         if recipe.epochs:
             _train(network, model, cells, whole, recipe, folder, on, saves=out is not None)
-        history = _table(folder / _HISTORY)
+        history = make_history(read_history(folder / _HISTORY), _keep(recipe, cells))
         classifier = build(
             network, model, cells, whole, recipe, n_genes, history, about or {}, device=on
         )
@@ -235,7 +235,7 @@ def _train(
         folder / _BEST if saves else None,
         folder / _HISTORY,
         step,
-        last=recipe.keep == "last" or not aside.any(),
+        last=_keep(recipe, cells) == "last",
     )
     history = History(folder / _HISTORY, step if checkpoint else -1)
     trainer = Trainer(
@@ -291,6 +291,11 @@ def _arguments(
     return args
 
 
+def _keep(recipe: Recipe, cells: Cells) -> str:
+    """Without validation cells there is no best epoch."""
+    return recipe.keep if cells.aside.any() else "last"
+
+
 def _class_weights(cells: Cells) -> list[torch.Tensor]:
     """1 / class size in training, with mean 1 over the cells, for each key."""
     weights = []
@@ -328,12 +333,6 @@ def _settings(
         "cells": digest.hexdigest(),
         "classes": classes,
     }
-
-
-def _table(path: Path) -> pd.DataFrame:
-    columns = ["step", "epoch", "loss", "learning_rate", "validation_loss"]
-    columns += ["validation_accuracy", "validation_macro_f1"]
-    return pd.DataFrame(read_history(path), columns=columns)
 
 
 @contextmanager

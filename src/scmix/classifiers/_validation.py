@@ -14,6 +14,7 @@ from .._device import choose
 from .._history import read_history
 from ..batches import Sequences, pack
 from ._network import Network, as_batch, cross_entropy
+from ._records import is_epoch, merit
 
 _BATCH_TOKENS = 16_384
 
@@ -112,7 +113,7 @@ class Best:
         self.weights: dict[str, Tensor] = {}
         self.record: dict[str, Any] = {}
         for record in read_history(history) if step else []:
-            if "loss" not in record and record["step"] <= step and self._is_better(record):
+            if is_epoch(record) and record["step"] <= step and self._is_better(record):
                 self.record = record
 
     def offer(self, network: Network, record: dict[str, Any]) -> None:
@@ -144,11 +145,7 @@ class Best:
     def _is_better(self, record: dict[str, Any]) -> bool:
         if self.last or not self.record:
             return True
-        return _merit(record) > _merit(self.record)
-
-
-def _merit(record: dict[str, Any]) -> tuple[float, float]:
-    return record.get("validation_macro_f1", 0.0), -record.get("validation_loss", 0.0)
+        return merit(record) > merit(self.record)
 
 
 def in_bf16(device: str | None, precision: str) -> bool:

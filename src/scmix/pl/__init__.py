@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ._confidence import confidence
     from ._confusion import confusion
     from ._evaluation import evaluation
+    from ._history import history
     from ._perturbation import perturbation
     from ._perturbation_heatmap import perturbation_heatmap
     from ._perturbation_shift import perturbation_shift
@@ -18,6 +19,7 @@ __all__ = [
     "confusion",
     "confidence",
     "evaluation",
+    "history",
     "perturbation",
     "perturbation_shift",
     "perturbation_heatmap",
