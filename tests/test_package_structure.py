@@ -58,6 +58,9 @@ def test_everything_announced_is_there() -> None:
         "tl.transfer_labels",
         "tl.annotate",
         "pl.umap_compare",
+        "pl.perturbation",
+        "pl.perturbation_shift",
+        "pl.perturbation_heatmap",
         "pl.confidence",
     }
 

@@ -43,8 +43,9 @@ def test_notebook_runs(path, few_cells, capsys):
     namespace = {"__name__": "__main__"}
     for number, source in enumerate(code):
         exec(compile(source, f"{path.name}, code cell {number}", "exec"), namespace)
-    assert 'Pass layer="counts"' in capsys.readouterr().out
-    assert namespace["adata"].obsm["X_scmix"].shape[0] == few_cells.n_obs
+    if path.stem == "01_embed_and_compare":
+        assert 'Pass layer="counts"' in capsys.readouterr().out
+        assert namespace["adata"].obsm["X_scmix"].shape[0] == few_cells.n_obs
 
 
 @pytest.mark.slow
