@@ -1,7 +1,6 @@
 """Gene names that were changed on their way: versions, prefixes, dates, case, the spelling of R."""
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -14,27 +13,9 @@ from scmix._gene_lookup import Names
 from scmix._gene_spelling import clean, excel_candidates, fold
 from scmix.genes import Vocabulary, match
 
+Draw = Callable[..., list[str]]
 GAPDH, CD3E, MARCHF1 = "ENSG00000111640", "ENSG00000198851", "ENSG00000145416"
 CD3E_MOUSE = "ENSMUSG00000032093"
-
-
-@pytest.fixture
-def vocabulary() -> Vocabulary:
-    return Vocabulary.bundled()
-
-
-@pytest.fixture
-def _no_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-
-
-def symbols(species: str, n: int = 400, seed: int = 0) -> list[str]:
-    """Symbols of protein-coding genes, spelled as the species spells them."""
-    genes = Vocabulary.bundled().genes
-    genes = genes[(genes.species == species) & (genes.biotype == "protein_coding")]
-    return genes[genes.symbol != ""].sample(n, random_state=seed).symbol.tolist()
 
 
 # -- spelling --------------------------------------------------------------------------------------
@@ -104,7 +85,7 @@ def test_genome_prefix(vocabulary: Vocabulary, prefix: str) -> None:
     assert found.ensembl_id.tolist() == [GAPDH, CD3E]
 
 
-def test_genome_prefixes_tell_the_species(vocabulary: Vocabulary) -> None:
+def test_genome_prefixes_tell_the_species(vocabulary: Vocabulary, symbols: Draw) -> None:
     names = [f"GRCh38_{name}" for name in symbols("human")]
     names += [f"mm10___{name}" for name in symbols("mouse")]
     with pytest.raises(GeneIdError, match=r"Found human and mouse genes.*species_key="):
@@ -144,7 +125,7 @@ def test_spelling_of_r(vocabulary: Vocabulary) -> None:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("species", "spell"), [("mouse", str.upper), ("human", str.lower)])
 def test_another_case_throughout(
-    vocabulary: Vocabulary, species: str, spell: Callable[[str], str], seed: int
+    vocabulary: Vocabulary, species: str, spell: Callable[[str], str], seed: int, symbols: Draw
 ) -> None:
     names = symbols(species, 2000, seed)
     with pytest.warns(UserWarning, match=f"{species} symbols or aliases only when case"):

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -13,32 +13,9 @@ from hypothesis import strategies as st
 from scmix._errors import GeneIdError, InputError
 from scmix.genes import SPECIES, Vocabulary, detect, match
 
+Draw = Callable[..., list[str]]
 GAPDH, CD3E, MARCHF1 = "ENSG00000111640", "ENSG00000198851", "ENSG00000145416"
 CD3E_MOUSE = "ENSMUSG00000032093"
-
-
-@pytest.fixture
-def vocabulary() -> Vocabulary:
-    return Vocabulary.bundled()
-
-
-@pytest.fixture
-def _no_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-
-
-def symbols(species: str, n: int = 400, seed: int = 0) -> list[str]:
-    """Symbols of protein-coding genes, spelled as the species spells them."""
-    genes = Vocabulary.bundled().genes
-    genes = genes[(genes.species == species) & (genes.biotype == "protein_coding")]
-    return genes[genes.symbol != ""].sample(n, random_state=seed).symbol.tolist()
-
-
-def ids(species: str, n: int = 400, seed: int = 0) -> list[str]:
-    genes = Vocabulary.bundled().genes
-    return genes[genes.species == species].sample(n, random_state=seed).ensembl_id.tolist()
 
 
 def tiny() -> Vocabulary:
@@ -90,8 +67,8 @@ def test_every_id_and_symbol_of_the_vocabulary_is_itself(species: str, mode: str
         assert (found.species, found.coverage) == (species, 1.0)
 
 
-@given(st.permutations(range(60)))
-def test_order_of_genes_is_no_matter(order: list[int]) -> None:
+@given(order=st.permutations(range(60)))
+def test_order_of_genes_is_no_matter(order: list[int], symbols: Draw, ids: Draw) -> None:
     names = np.array([*symbols("human", 30), *ids("human", 20), *(f"none{i}" for i in range(10))])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -102,8 +79,13 @@ def test_order_of_genes_is_no_matter(order: list[int]) -> None:
     assert moved.summary == whole.summary
 
 
-@given(st.lists(st.text("xyzq-. 123", min_size=3), unique=True, max_size=30), st.integers(0, 99))
-def test_unknown_genes_change_nothing_for_others(extra: list[str], seed: int) -> None:
+@given(
+    extra=st.lists(st.text("xyzq-. 123", min_size=3), unique=True, max_size=30),
+    seed=st.integers(0, 99),
+)
+def test_unknown_genes_change_nothing_for_others(
+    extra: list[str], seed: int, symbols: Draw
+) -> None:
     names = symbols("mouse", 60, seed)
     extra = [f"{name} none" for name in extra]
     with warnings.catch_warnings():
@@ -129,12 +111,14 @@ def test_matching_what_was_matched_gives_the_same(seed: int, species: str) -> No
 
 
 @pytest.mark.parametrize("species", SPECIES)
-@pytest.mark.parametrize("make", [symbols, ids])
+@pytest.mark.parametrize("kind", ["symbols", "ids"])
 @pytest.mark.parametrize("n", [20, 400])
-def test_species_and_kind_are_recognised(species: str, make: object, n: int) -> None:
-    detection = detect(make(species, n), Vocabulary.bundled())
+def test_species_and_kind_are_recognised(
+    species: str, kind: str, n: int, request: pytest.FixtureRequest
+) -> None:
+    detection = detect(request.getfixturevalue(kind)(species, n), Vocabulary.bundled())
     assert detection.species == species
-    assert detection.id_type == ("symbol" if make is symbols else "Ensembl id")
+    assert detection.id_type == ("symbol" if kind == "symbols" else "Ensembl id")
     assert detection.shares.loc[species].sum() == pytest.approx(1)
     assert f"{species}: {detection.id_type} 100%" in str(detection)
 
@@ -145,18 +129,20 @@ def test_nothing_is_recognised() -> None:
     assert str(detection) == "human: nothing; mouse: nothing"
 
 
-@pytest.mark.parametrize("make", [symbols, ids])
+@pytest.mark.parametrize("kind", ["symbols", "ids"])
 @pytest.mark.parametrize("mode", ["shared", "separate"])
-def test_wrong_species_is_named_with_its_share(make: object, mode: str) -> None:
+def test_wrong_species_is_named_with_its_share(
+    kind: str, mode: str, request: pytest.FixtureRequest
+) -> None:
     vocabulary = Vocabulary.bundled(mode)
     for found, wanted in [SPECIES, SPECIES[::-1]]:
-        kind = "symbols" if make is symbols else "Ensembl ids"
-        message = rf"Found {found} {kind} \(100% of 400 columns\), but expected {wanted} genes only"
+        what = "symbols" if kind == "symbols" else "Ensembl ids"
+        message = rf"Found {found} {what} \(100% of 400 columns\), but expected {wanted} genes only"
         with pytest.raises(GeneIdError, match=message):
-            match(make(found), vocabulary, species=wanted)
+            match(request.getfixturevalue(kind)(found), vocabulary, species=wanted)
 
 
-def test_a_vocabulary_of_one_species_names_the_other() -> None:
+def test_a_vocabulary_of_one_species_names_the_other(symbols: Draw) -> None:
     genes = Vocabulary.bundled().genes
     human = Vocabulary.from_table(genes[genes.species == "human"].drop(columns="token"))
     message = "Found mouse symbols .* but the vocabulary knows human genes only"
@@ -166,7 +152,7 @@ def test_a_vocabulary_of_one_species_names_the_other() -> None:
     assert match(symbols("human"), human).coverage == 1
 
 
-def test_two_species_need_to_be_told_apart(vocabulary: Vocabulary) -> None:
+def test_two_species_need_to_be_told_apart(vocabulary: Vocabulary, symbols: Draw) -> None:
     names = [*symbols("human"), *symbols("mouse")]
     with pytest.raises(GeneIdError, match="Found human and mouse genes among the columns"):
         match(names, vocabulary)
@@ -201,7 +187,9 @@ def test_genes_that_the_cells_lack_get_no_token(vocabulary: Vocabulary) -> None:
     assert (found.ensembl_id[95:] == "").all()
 
 
-def test_cells_of_two_species_over_one_species_columns(vocabulary: Vocabulary) -> None:
+def test_cells_of_two_species_over_one_species_columns(
+    vocabulary: Vocabulary, symbols: Draw
+) -> None:
     with pytest.warns(UserWarning, match="Found human genes only; mouse cells use those with"):
         found = match(symbols("human"), vocabulary, species="both")
     assert found.species == "human"
@@ -240,7 +228,7 @@ def test_no_columns_and_unknown_species(vocabulary: Vocabulary) -> None:
 
 @pytest.mark.parametrize(("n_known", "outcome"), [(9, "refused"), (10, "warned"), (49, "warned"),
                                                   (50, "fine")])  # fmt: skip
-def test_coverage(vocabulary: Vocabulary, n_known: int, outcome: str) -> None:
+def test_coverage(vocabulary: Vocabulary, n_known: int, outcome: str, symbols: Draw) -> None:
     names = symbols("human", n_known) + [f"column {i}" for i in range(100 - n_known)]
     if outcome == "refused":
         message = (
