@@ -80,21 +80,20 @@ def import_geneformer(
 
     Examples
     --------
-    A checkpoint is also a `BertForMaskedLM`; here a tiny one stands for the published weights.
+    A tiny model in place of the published weights:
 
     >>> import json, tempfile, scmix
     >>> from pathlib import Path
-    >>> from scmix import checkpoints
-    >>> from scmix.encoder import Config
-    >>> folder = Path(tempfile.mkdtemp())
+    >>> from transformers import BertConfig, BertForMaskedLM
+    >>> temporary = tempfile.TemporaryDirectory()
+    >>> folder = Path(temporary.name)
+    >>> sizes = dict.fromkeys(("hidden_size", "intermediate_size", "max_position_embeddings"), 8)
+    >>> config = BertConfig(vocab_size=4, num_hidden_layers=1, num_attention_heads=1, **sizes)
+    >>> BertForMaskedLM(config).save_pretrained(folder)
     >>> tokens = {"<pad>": 0, "<mask>": 1, "ENSG00000111640": 2, "ENSG00000198851": 3}
     >>> medians = {"ENSG00000111640": 9.5, "ENSG00000198851": 2.25}
-    >>> _ = (folder / "token_dictionary.json").write_text(json.dumps(tokens))
-    >>> _ = (folder / "gene_median_dictionary.json").write_text(json.dumps(medians))
-    >>> from transformers import BertConfig, BertForMaskedLM
-    >>> bert = BertForMaskedLM(BertConfig(vocab_size=4, hidden_size=8, num_hidden_layers=1,
-    ...     num_attention_heads=1, intermediate_size=8, max_position_embeddings=16))
-    >>> bert.save_pretrained(folder)
+    >>> for name, values in {"token_dictionary": tokens, "gene_median": medians}.items():
+    ...     _ = (folder / f"{name}.json").write_text(json.dumps(values))
     >>> model = scmix.models.import_geneformer(folder, folder / "imported")
     >>> model.vocabulary.token_names().tolist()
     ['<pad>', '<mask>', 'GAPDH', 'CD3E']
@@ -102,11 +101,16 @@ def import_geneformer(
     source, target = Path(folder).expanduser(), Path(out).expanduser()
     _check_folders(source, target, overwrite=overwrite)
     settings, architecture = _read_config(source)
-    paths = _find_dictionaries(source, settings["vocab_size"], token_dictionary, gene_median)
-    names = _path(gene_names) or _dictionaries.find_names(paths[0])
-    vocabulary = _read_vocabulary(paths, names, settings, source)
+    token_path = _path(token_dictionary) or _dictionaries.find_tokens(
+        source, settings["vocab_size"]
+    )
+    tokens = _dictionaries.read_tokens(token_path)
+    _check_tokens(tokens, settings, token_path, source)
+    medians = _median_paths(gene_median, tokens, source)
+    names = _path(gene_names) or _dictionaries.find_names(token_path)
+    vocabulary = _read_vocabulary(tokens, medians, names)
     encoder, has_head, dtype = _read_encoder(source, settings)
-    files = [source / _manifest.WEIGHTS, *paths, *([names] if names else [])]
+    files = [source / _manifest.WEIGHTS, token_path, *medians, *([names] if names else [])]
     recipe = {
         "name": "imported",
         "architecture": architecture,
@@ -150,42 +154,37 @@ def _read_config(source: Path) -> tuple[dict, str]:
     return _config.from_json(content, path), str(named[0])
 
 
-def _find_dictionaries(
-    source: Path,
-    n_tokens: int,
-    token_dictionary: PathLike | None,
-    gene_median: PathLike | Sequence[PathLike] | None,
-) -> list[Path]:
-    """The token dictionary, and one or more with medians."""
-    tokens = _path(token_dictionary) or _dictionaries.find_tokens(source, n_tokens)
-    if gene_median is None:
-        genes = genes_of(_dictionaries.read_tokens(tokens))
-        return [tokens, _dictionaries.find_medians(source, genes)]
-    several = [gene_median] if isinstance(gene_median, str | os.PathLike) else gene_median
-    return [tokens, *(Path(path).expanduser() for path in several)]
-
-
 def _path(path: PathLike | None) -> Path | None:
     return None if path is None else Path(path).expanduser()
 
 
+def _check_tokens(tokens: dict[str, int], settings: dict, path: Path, source: Path) -> None:
+    """Whether weights and token dictionary can belong together."""
+    for what, stated, found in (
+        ("vocab_size", settings["vocab_size"], len(tokens)),
+        ("pad_token_id", settings["pad_token_id"], tokens["<pad>"]),
+    ):
+        if stated != found:
+            raise IncompatibleModelError(
+                f"{source} has {what} {stated:,}, but it is {found:,} in {path}; expected the "
+                "same. Pass the token dictionary that the model was trained with."
+            )
+
+
+def _median_paths(
+    given: PathLike | Sequence[PathLike] | None, tokens: dict[str, int], source: Path
+) -> list[Path]:
+    if given is None:
+        return [_dictionaries.find_medians(source, genes_of(tokens))]
+    several = [given] if isinstance(given, str | os.PathLike) else given
+    return [Path(path).expanduser() for path in several]
+
+
 def _read_vocabulary(
-    paths: list[Path], names: Path | None, settings: dict, source: Path
+    tokens: dict[str, int], median_paths: list[Path], names: Path | None
 ) -> Vocabulary:
-    tokens = _dictionaries.read_tokens(paths[0])
-    if len(tokens) != settings["vocab_size"]:
-        raise IncompatibleModelError(
-            f"{source} has vocab_size {settings['vocab_size']:,}, {paths[0]} has {len(tokens):,} "
-            "entries; expected the same. Pass the token dictionary that the model was trained with."
-        )
-    if tokens["<pad>"] != settings["pad_token_id"]:
-        raise IncompatibleModelError(
-            f"{source} has pad_token_id {settings['pad_token_id']}, but <pad> is "
-            f"{tokens['<pad>']} in {paths[0]}. Pass the token dictionary that the model was "
-            "trained with."
-        )
     medians: dict[str, float] = {}
-    for path in paths[1:]:
+    for path in median_paths:
         medians |= _dictionaries.read_medians(path)
     vocabulary = to_vocabulary(tokens, medians, _dictionaries.read_names(names) if names else {})
     _report_unused(vocabulary)
