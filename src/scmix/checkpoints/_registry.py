@@ -1,6 +1,7 @@
 """Names of models: where a name, a path or a folder of checkpoints leads."""
 
 import os
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,6 +13,7 @@ from ._manifest import MANIFEST
 
 _RESOURCES = Path(__file__).parents[1] / "resources"
 _ATTEMPTS = 100
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 T = TypeVar("T")
 
@@ -80,6 +82,8 @@ def _stamp(folder: Path) -> tuple[int, int] | None:
 def _unknown(name: str, known: dict[str, Path]) -> InputError:
     close = get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    if _HUB_NAME.fullmatch(name):
+        hint += f" If it is on the Hugging Face hub: models.download({name!r}, <folder>)."
     return InputError(
         f"{name!r} is neither a model that ships with scmix ({_names(known)}) nor a folder.{hint} "
         "scmix.models.list() shows what can be loaded."
