@@ -236,16 +236,18 @@ chance, {by_chance} would be shared among the top.
 RESPONSE = """## Interferon in monocytes
 
 CD14+ monocytes of two donors, untreated and after interferon-beta (Kang et al. 2018; 1,267
-pre-selected genes). {n_response} genes of the interferon response and {n_others} drawn at random
-from the rest were each put first in 16 untreated cells; the effect is the shift towards treated
-cells. Two donors: no test. The cells took part in pretraining, without their labels.
+pre-selected genes). {n_response} genes of the interferon response and {n_others} others that are
+detected about as often in untreated cells were each put first in 16 untreated cells; the effect is
+the shift towards treated cells. Two donors: no test. The cells took part in pretraining, without
+their labels.
 
 {table}
 
 Highest effects: {top}.
 
 The log fold change sees the treated cells gene by gene and is the answer key rather than a
-competitor. Detection and mean expression are what overexpression needs to beat.
+competitor. Detection in untreated cells was matched because it alone tells genes of the response
+from genes drawn at random (they are rare without interferon: an AUROC of about 0.85 for rarity).
 """
 
 
