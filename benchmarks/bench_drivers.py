@@ -1,14 +1,16 @@
 """Perturbation in silico against experiments: a knock-out, and cells treated with interferon.
 
-    SCMIX_DATA=... python benchmarks/bench_drivers.py --out drivers [--model scmix-mini]
+    SCMIX_DATA=... python benchmarks/bench_drivers.py --out drivers --fine-tune
     python benchmarks/perturbation_page.py --results drivers --out docs/results/perturbation.md
 
 Knock-out: Trem2 is deleted from wild-type microglia. Where does it come among all genes by its
 shift towards the knock-out cells, and do the genes whose vectors move when it is deleted change in
 the real knock-out? Interferon: genes of the interferon response and others are overexpressed in
 untreated monocytes. Do the former move them towards the treated ones? Beside each answer stand
-those of simple baselines, on the page that the second command writes. Every step is saved in the
-folder <out> and not done again.
+those of simple baselines, on the page that the second command writes. With --fine-tune the
+knock-out is done once more with an encoder that learned to tell the two kinds of cells, on half of
+them and without the counts of Trem2, and that is asked about the other half. Every step is saved in
+the folder <out> and not done again.
 """
 
 import argparse
@@ -22,6 +24,7 @@ import pandas as pd
 import torch
 from perturbation_page import INTERFERON, mean_effects
 
+import scmix
 from scmix import models
 from scmix._slots import iter_sequences
 from scmix.batches import Sequences, add_special, concat
@@ -186,9 +189,10 @@ def correlation(cells: Cells, symbol: str) -> pd.Series:
 # --- the knock-out ---
 
 
-def knockout(model: Model, out: Path) -> None:
-    """Rank of Trem2, and its predicted effects on other genes; saves three tables."""
-    cells = Cells(load("trem2_ko_microglia"), model, "WT", "Trem2_KO")
+def knockout(model: Model, out: Path, adata: ad.AnnData) -> None:
+    """Rank of Trem2, and its predicted effects on other genes; saves its tables."""
+    out.mkdir(parents=True, exist_ok=True)
+    cells = Cells(adata, model, "WT", "Trem2_KO")
     trem2 = cells.token("Trem2")
     rows = cells.having(trem2, np.flatnonzero(cells.start), 100)
     saved(out / "screen.csv", lambda: cells.screened(rows[:60]))
@@ -199,6 +203,24 @@ def knockout(model: Model, out: Path) -> None:
     saved(out / "pairs.csv", lambda: mean_moved(cells, rows[:60], [trem2, *controls]))
     table = correlation(cells, "Trem2").rename("correlation").rename_axis("symbol").reset_index()
     saved(out / "correlation.csv", lambda: table)
+
+
+def fine_tuned(model: Model, adata: ad.AnnData, out: Path) -> Model:
+    """The encoder after learning wild type and knock-out on some cells, Trem2 left out of them."""
+    folder = out / "classifier"
+    if not folder.exists():
+        without = adata[:, adata.var_names != "Trem2"].copy()
+        classifier = scmix.tl.fine_tune(without, "condition", model=model, n_genes=192, epochs=3)
+        print(classifier, flush=True)
+        classifier.save(folder)
+    return models.load(folder)
+
+
+def halves(adata: ad.AnnData) -> tuple[ad.AnnData, ad.AnnData]:
+    """Two random halves of the cells."""
+    order = np.random.default_rng(SEED).permutation(adata.n_obs)
+    cut = adata.n_obs // 2
+    return adata[np.sort(order[:cut])].copy(), adata[np.sort(order[cut:])].copy()
 
 
 def to_check(screen: pd.DataFrame, token: int) -> np.ndarray:
@@ -266,12 +288,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="scmix-mini", help="name or folder of a checkpoint")
     parser.add_argument("--out", type=Path, default=Path("drivers"), help="folder of results")
+    parser.add_argument("--fine-tune", action="store_true", help="also with a fine-tuned encoder")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     model = models.load(options.model)
     (options.out / "model.txt").write_text(f"{model.name}, sha256 {model.sha256[:12]}")
     interferon(model, options.out)
-    knockout(model, options.out)
+    microglia = load("trem2_ko_microglia")
+    knockout(model, options.out, microglia)
+    if options.fine_tune:
+        learned, held_out = halves(microglia)
+        folder = options.out / "fine_tuned"
+        folder.mkdir(exist_ok=True)
+        knockout(fine_tuned(model, learned, folder), folder, held_out)
 
 
 if __name__ == "__main__":

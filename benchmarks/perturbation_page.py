@@ -163,6 +163,7 @@ def page(out: Path) -> str:
             n_genes=genes.attrs["n_genes"],
             by_chance=f"{genes.attrs['by_chance']:.1f}",
         ),
+        *fine_tuned_part(out / "fine_tuned"),
         RESPONSE.format(
             table=markdown(response),
             n_response=response.attrs["n"][0],
@@ -179,6 +180,17 @@ def page(out: Path) -> str:
             ),
         )
     return "\n".join(parts)
+
+
+def fine_tuned_part(folder: Path) -> list[str]:
+    """The part on the fine-tuned encoder, when its tables are complete."""
+    if not (folder / "correlation.csv").exists():
+        return []
+    return [
+        FINE_TUNED.format(
+            rank=markdown(knockout_rank(folder)), genes=markdown(knockout_genes(folder))
+        )
+    ]
 
 
 INTRODUCTION = """# Perturbation: what comes out
@@ -229,6 +241,18 @@ highest, and random ones): {agreement}.
 Do the genes whose own vectors move when Trem2 is deleted from wild-type cells change in the
 knock-out? Over {n_genes} genes detected in more than 5 % of the cells of both conditions; by
 chance, {by_chance} would be shared among the top.
+
+{genes}
+"""
+
+FINE_TUNED = """### After fine-tuning on the states
+
+The encoder learned to tell wild type from knock-out on a random half of the cells, from which the
+counts of Trem2 were taken out, and was asked about the other half: what it says of Trem2 it has
+from other genes and from pretraining. Both halves are of the same two samples, so this is no test
+on other mice.
+
+{rank}
 
 {genes}
 """
