@@ -9,6 +9,7 @@ import pytest
 
 import scmix
 from scmix._errors import InputError, MissingKeyError
+from scmix.tl._evaluation import embedding
 
 ALWAYS = [
     ("none", "majority"),
@@ -23,8 +24,11 @@ ALWAYS = [
 
 
 @pytest.fixture(autouse=True)
-def _no_bars():
+def _no_bars_and_no_jax(monkeypatch):
+    """LISI has a test of its own: jax takes longer to start than all of this file."""
     scmix.settings.progress = False
+    there = embedding.find_spec
+    monkeypatch.setattr(embedding, "find_spec", lambda n: n != "scib_metrics" and there(n))
 
 
 def evaluate(adata, model, **options):
@@ -69,6 +73,8 @@ def test_baselines_are_always_there_and_scores_are_where_they_should_be(make_cel
     assert quality.loc["X_true", "silhouette"] > 0.99
     assert quality.loc["X_true", "graph_connectivity"] == 1.0
     assert abs(quality.loc["X_noise", "silhouette"]) < 0.1
+    assert (quality["note"] == "not installed: scib_metrics").all()
+    assert quality["clisi"].isna().all()
     assert len(made["seeds"]) == 2 * len(table)
     means = made["seeds"].groupby(["representation", "classifier"], sort=False)["macro_f1"].mean()
     np.testing.assert_allclose(means.loc[named(table)], table["macro_f1"])

@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 
 from ... import _slots, checkpoints, statistics
-from .._fine_tune import fine_tune
-from .._predictions import predict
 from .folds import Fold
 from .methods import Method, Probabilities, in_class_order, majority
 
@@ -30,6 +28,9 @@ def fine_tuned(
     options
         Of `scmix.tl.fine_tune`.
     """
+    # transformers takes seconds to import, which tables without this row need not wait for
+    from .._fine_tune import fine_tune
+    from .._predictions import predict
 
     def probabilities(fold: Fold) -> Probabilities:
         known, asked = fold.cells("train"), fold.cells("test")
