@@ -24,6 +24,7 @@ from ._rejection import (
     class_centroids,
     distance_threshold,
     nearest_centroid,
+    strangeness,
     unknown_detection,
 )
 
@@ -43,6 +44,7 @@ __all__ = [
     "class_coverage",
     "class_centroids",
     "nearest_centroid",
+    "strangeness",
     "distance_threshold",
     "Detection",
     "unknown_detection",

@@ -112,7 +112,7 @@ def conformal_sets(
            [False, False]])
     """
     chances = np.asarray(probabilities, dtype=np.float64)
-    sets = _scores(chances, method, _stream(seed, 1)) <= threshold
+    sets = _scores(chances, method, _stream(seed, 1)) <= np.asarray(threshold, np.float64)
     if method == "aps" and len(chances):
         sets[np.arange(len(chances)), chances.argmax(axis=1)] = True
     return sets & ~np.isnan(chances)

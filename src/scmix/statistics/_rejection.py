@@ -4,9 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp
 from scipy.stats import rankdata
 
 from .._errors import InputError
+from ._calibration import Calibration
 from ._conformal import upper_quantile
 
 
@@ -67,9 +69,6 @@ def nearest_centroid(
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Nearest class centroid of each cell and the cosine distance to it.
 
-    Vectors and centroids are taken relative to the mean of the centroids: what all cells have in
-    common, most of a vector's length in a Transformer, says nothing about a class.
-
     Parameters
     ----------
     vectors
@@ -85,8 +84,8 @@ def nearest_centroid(
     Examples
     --------
     >>> from scmix.statistics import nearest_centroid
-    >>> nearest_centroid([[9.0, 1.0], [2.0, 4.0]], [[7.0, 1.0], [1.0, 7.0]])
-    (array([0, 1]), array([0.0298..., 0.2928...], dtype=float32))
+    >>> nearest_centroid([[9.0, 0.0], [3.0, 4.0]], [[2.0, 0.0], [0.0, 5.0]])
+    (array([0, 1]), array([0. , 0.2], dtype=float32))
     """
     points, centres = np.asarray(vectors, np.float64), np.asarray(centroids, np.float64)
     if points.ndim != 2 or centres.ndim != 2 or points.shape[1] != centres.shape[1]:
@@ -97,12 +96,65 @@ def nearest_centroid(
     present = np.isfinite(centres).all(axis=1)
     if not present.any():
         raise InputError("Found no class centroid; expected at least one class with a cell.")
-    middle = centres[present].mean(axis=0) if present.sum() > 1 else 0.0
     distances = np.full((len(points), len(centres)), np.inf)
-    distances[:, present] = 1 - _unit(points - middle) @ _unit(centres[present] - middle).T
+    distances[:, present] = 1 - _unit(points) @ _unit(centres[present]).T
     nearest = distances.argmin(axis=1)
     lowest = np.clip(distances[np.arange(len(points)), nearest], 0, 2).astype(np.float32)
     return np.where(np.isnan(lowest), -1, nearest), lowest
+
+
+def strangeness(
+    calibration: Calibration, logits: ArrayLike, distances: ArrayLike
+) -> NDArray[np.float32]:
+    """How unlike all known types cells are, by their vectors and their logits together.
+
+    The sum of two scores, each in standard deviations from the mean of the calibration cells: the
+    distance to the nearest class centroid, and minus the log-sum-exp of the logits, the energy
+    [1]_. A cell of an unknown type is often far in one and not in the other, so that the sum tells
+    it better than either, and better than the largest probability: with one type left out at a
+    time (22 types of five data sets, `benchmarks/bench_confidence.py` makes such a table), the
+    mean AUROC was 0.79, that of the distance 0.71, of the energy 0.77 and of the largest
+    probability 0.69.
+
+    Parameters
+    ----------
+    calibration
+        With `distances`; its cells have a mean of 0.
+    logits
+        Of the cells to judge (n_cells, n_classes).
+    distances
+        Of :func:`nearest_centroid` to `calibration.centroids` (n_cells,).
+
+    Returns
+    -------
+    float32 (n_cells,); NaN for a cell without a vector.
+
+    Raises
+    ------
+    InputError
+        If the calibration has no distances.
+
+    References
+    ----------
+    .. [1] Liu et al. (2020). Energy-based out-of-distribution detection. NeurIPS.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scmix.statistics import Calibration, strangeness
+    >>> calibration = Calibration(
+    ...     1.0, np.array([[3.0, 0.0], [5.0, 0.0]]), np.array([0, 0]), np.array([0.1, 0.3])
+    ... )
+    >>> strangeness(calibration, [[4.0, -20.0], [1.0, -20.0]], [0.2, 0.4]).round(1)
+    array([0. , 5.1], dtype=float32)
+    """
+    if calibration.distances is None:
+        raise InputError("Found a calibration without distances; expected one with them.")
+    known = np.stack([calibration.distances, _energy(calibration.logits)], axis=1)
+    asked = np.stack([np.asarray(distances, np.float64), _energy(logits)], axis=1)
+    spread = np.maximum(known.std(axis=0), np.finfo(np.float32).tiny)
+    total = ((asked - known.mean(axis=0)) / spread).sum(axis=1)
+    return total.astype(np.float32)
 
 
 def distance_threshold(distances: ArrayLike, alpha: float) -> float:
@@ -114,7 +166,7 @@ def distance_threshold(distances: ArrayLike, alpha: float) -> float:
     Parameters
     ----------
     distances
-        Of calibration cells (n_cells,).
+        Of calibration cells (n_cells,), or their :func:`strangeness`.
     alpha
         Share of known cells that may be lost, between 0 and 1.
 
@@ -166,6 +218,10 @@ def unknown_detection(known: ArrayLike, unknown: ArrayLike) -> Detection:
     wins = ranks.sum() - len(outside) * (len(outside) + 1) / 2
     kept = np.sort(inside)[int(np.ceil(0.95 * len(inside))) - 1]
     return Detection(float(wins / (len(inside) * len(outside))), float((outside <= kept).mean()))
+
+
+def _energy(logits: ArrayLike) -> NDArray[np.float64]:
+    return -logsumexp(np.asarray(logits, dtype=np.float64), axis=1)
 
 
 def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:

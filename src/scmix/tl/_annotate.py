@@ -65,10 +65,11 @@ def annotate(
     label_key
         Which label, for a classifier of several; all of them when not given.
     reject
-        `"conformal"`: a cell is unknown when no class is likely enough for it, an empty
-        split-conformal set (LAC). `"distance"`: when it lies farther from the nearest class mean
-        of the training cells than nearly all calibration cells do. Both lose a share of at most
-        `alpha` of the known cells, on average.
+        `"distance"`: a cell is unknown when it lies farther from all classes than nearly all
+        calibration cells do, by its vector and its logits (:func:`scmix.statistics.strangeness`).
+        `"conformal"`: when no class is likely enough for it, an empty split-conformal set (LAC).
+        There are no such sets when the classifier errs more often than `alpha`. Both lose a share
+        of at most `alpha` of the known cells, on average.
     alpha
         That share, and the share of cells whose set misses the true label.
     sets
@@ -110,7 +111,8 @@ def annotate(
     `obsm[f"{key_added}_sets"]` : bool, (n_obs, n_classes)
         With `sets`.
     `obs[f"{key_added}_distance"]` : float32
-        With `reject="distance"`: to the nearest class mean.
+        With `reject="distance"`: how far a cell lies from all classes; 0 is the mean of the
+        calibration cells.
     `uns[key_added]` : dict
         `params`, `classes` (names of the columns), `thresholds`, `n_unknown`, `n_seen` (cells
         that the classifier was trained or calibrated on) and `caveat` (text, empty if none).

@@ -13,6 +13,7 @@ from ..statistics import (
     conformal_threshold,
     distance_threshold,
     probabilities,
+    strangeness,
 )
 
 Reject = Literal["conformal", "distance"]
@@ -122,7 +123,8 @@ def _distance(calibration: Calibration, label_key: str, alpha: float) -> float:
             f"Found no distances in the calibration of {label_key!r}, which reject='distance' "
             "needs. Pass reject='conformal'."
         )
-    return distance_threshold(calibration.distances, alpha)
+    known = strangeness(calibration, calibration.logits, calibration.distances)
+    return distance_threshold(known, alpha)
 
 
 def _warn_too_few(rule: Rule, calibration: Calibration, classes: np.ndarray, alpha: float) -> None:

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 from .._slots import Block
 from ..classifiers import CellClassifier
 from ..settings import settings
-from ..statistics import nearest_centroid
+from ..statistics import nearest_centroid, strangeness
 
 _CELLS_AT_ONCE = 512  # enough for packing by length, few enough for a progress bar that moves
 
@@ -23,7 +23,7 @@ class Predictions:
     logits
         Label key to float32 (n_cells, n_classes); NaN for a cell without a known gene.
     distances
-        Label key to the distance to the nearest centroid, float32 (n_cells,).
+        Label key to how unlike all known types a cell is, float32 (n_cells,).
     seen
         Whether the classifier was trained or calibrated on a cell (n_cells,).
     """
@@ -62,7 +62,7 @@ def predict(
     keys
         Labels to keep the logits of.
     measured
-        Labels to measure the distance to the nearest centroid for.
+        Labels to measure `distances` for.
     device, dtype, batch_tokens
         As in `scmix.inference.run`.
     """
@@ -87,8 +87,15 @@ def predict(
                 for key in keys:
                     out.logits[key][rows] = logits[key]
                 for key in measured:
-                    centroids = classifier.calibration[key].centroids
-                    out.distances[key][rows] = nearest_centroid(vectors, centroids)[1]
+                    out.distances[key][rows] = _strangeness(classifier, key, logits[key], vectors)
                 out.seen[rows] = classifier.seen(part)
                 bar.update(len(part))
     return out
+
+
+def _strangeness(
+    classifier: CellClassifier, key: str, logits: np.ndarray, vectors: np.ndarray
+) -> np.ndarray:
+    calibration = classifier.calibration[key]
+    _, distances = nearest_centroid(vectors, calibration.centroids)
+    return strangeness(calibration, logits, distances)
