@@ -84,7 +84,7 @@ def rank_encode(
     ranked = np.empty(offsets[-1], np.int32)
     lengths = np.zeros(counts.shape[0], np.int64)
     matrix = (counts.data, _unsigned(counts.indices), counts.indptr)
-    genes = (tokens, np.take(medians, tokens, axis=1), _shared(tokens))
+    genes = (tokens, medians, _shared(tokens))
     result = (ranked, offsets, lengths)
     _each_chunk(
         lambda where: rank_rows(where, matrix, genes, species, n_genes, result), counts.indptr
@@ -107,9 +107,10 @@ def rank_encode_numpy(
         entries = slice(counts.indptr[i], counts.indptr[i + 1])
         token = tokens[counts.indices[entries]]
         count = counts.data[entries].astype(np.float64)
-        usable = (count > 0) & (token >= 0) & (medians[species[i], token] > 0)
-        token, column = np.unique(token[usable], return_inverse=True)
-        score = np.bincount(column, count[usable], token.size) / medians[species[i], token]
+        median = medians[species[i], counts.indices[entries]]
+        usable = (count > 0) & (median > 0)
+        token, first, gene = np.unique(token[usable], return_index=True, return_inverse=True)
+        score = np.bincount(gene, count[usable], token.size) / median[usable][first]
         rows.append(token[np.lexsort((token, -score))][:n_genes])
     lengths = np.array([row.size for row in rows], np.int64)
     flat = np.concatenate([*rows, np.empty(0, np.int32)])
@@ -216,9 +217,10 @@ def layer_to_sequences(
 def _checked(
     counts: Any, column_tokens: Any, medians: Any, species: Any, n_genes: int
 ) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray, np.ndarray]:
+    """Counts, tokens, medians by species and column (NaN: not to be used), species."""
     counts = _canonical(counts)
     tokens = np.asarray(column_tokens, dtype=np.int32)
-    medians = np.asarray(medians, dtype=np.float64)
+    medians = np.asarray(medians)
     species = np.broadcast_to(np.asarray(species, dtype=np.int64), counts.shape[:1]).copy()
     if tokens.shape != counts.shape[1:]:
         raise InputError(f"Found {counts.shape[1]:,} columns and {tokens.size:,} column_tokens.")
@@ -231,9 +233,10 @@ def _checked(
         raise InputError(f"Expected species codes from 0 to {medians.shape[0] - 1}.")
     if not 1 <= n_genes <= MAX_RANK:
         raise InputError(f"Found n_genes = {n_genes}; expected 1 to {MAX_RANK:,}.")
-    medians = np.where(medians > 0, medians, np.nan)
-    # A column without a token points at token -1, the last: one more, without a median.
-    return counts, tokens, np.pad(medians, ((0, 0), (0, 1)), constant_values=np.nan), species
+    of_columns = np.take(medians, tokens, axis=1).astype(np.float64)
+    of_columns[:, tokens < 0] = np.nan
+    of_columns[~(of_columns > 0)] = np.nan
+    return counts, tokens, of_columns, species
 
 
 def _canonical(counts: sp.csr_matrix | sp.csr_array) -> sp.csr_matrix:
