@@ -34,6 +34,7 @@ from scmix.inference import prepare, run
 from scmix.perturbations import Edit
 
 LAYER, SEED = -2, 0
+N_GENES = 512  # read of each cell, to keep the time down
 
 
 class Cells:
@@ -44,8 +45,9 @@ class Cells:
         self.state = adata.obs["condition"].astype(str).to_numpy()
         self.start, self.goal = self.state == start, self.state == goal
         room = model.encoder.config.max_position_embeddings
-        self.n_genes = room - len(model.vocabulary.prefix(0)) - len(model.vocabulary.suffix())
-        blocks = list(iter_sequences(adata, model.vocabulary, n_genes=self.n_genes + 1))
+        special = len(model.vocabulary.prefix(0)) + len(model.vocabulary.suffix())
+        self.n_genes = min(N_GENES, room - special)
+        blocks = list(iter_sequences(adata, model.vocabulary, n_genes=self.n_genes))
         self.sequences = concat([block.sequences for block in blocks])
         self.species = np.concatenate([block.species for block in blocks])
         vectors = self._embedded()
@@ -210,7 +212,7 @@ def fine_tuned(model: Model, adata: ad.AnnData, out: Path) -> Model:
     folder = out / "classifier"
     if not folder.exists():
         without = adata[:, adata.var_names != "Trem2"].copy()
-        classifier = scmix.tl.fine_tune(without, "condition", model=model, n_genes=192, epochs=3)
+        classifier = scmix.tl.fine_tune(without, "condition", model=model, n_genes=192)
         print(classifier, flush=True)
         classifier.save(folder)
     return models.load(folder)
