@@ -155,3 +155,29 @@ def test_dropout_off():
     x = torch.randn(4, 3)
     assert dropout(x, 0.5, training=False) is x
     assert dropout(x, 0.0, training=True) is x
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "matmul", "naive"])
+def test_a_key_of_no_weight_is_not_attended_to(backend):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 7, 2, 4)
+    bias = torch.tensor([0.0, 0.0, 0.5, 0.0, 0.0, -1.0, 0.0])
+    cu_seqlens = torch.tensor([0, 3, 7], dtype=torch.int32)
+    found = attention(q, k, v, cu_seqlens, [3, 4], backend, key_bias=bias)
+    scores = torch.einsum("ihd,jhd->hij", q, k) / 2 + bias
+    apart = torch.arange(7) < 3
+    scores[:, apart[:, None] != apart[None]] = -torch.inf
+    expected = torch.einsum("hij,jhd->ihd", scores.softmax(-1), v)
+    torch.testing.assert_close(found, expected)
+    gone = torch.where(torch.arange(7) == 4, -torch.inf, 0.0)
+    without = attention(q, k, v, cu_seqlens, [3, 4], backend, key_bias=gone)
+    kept = torch.arange(7) != 4
+    fewer = torch.tensor([0, 3, 6], dtype=torch.int32)
+    expected = attention(q[kept], k[kept], v[kept], fewer, [3, 3], "naive")
+    torch.testing.assert_close(without[kept], expected)
+
+
+def test_flash_takes_no_bias_of_keys():
+    q = torch.zeros(2, 1, 4)
+    with pytest.raises(ValueError, match='needs backend="matmul"'):
+        attention(q, q, q, torch.tensor([0, 2]), [2], "flash_varlen", key_bias=torch.zeros(2))

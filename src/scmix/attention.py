@@ -29,6 +29,7 @@ def attention(
     backend: str | None = None,
     *,
     dropout_p: float = 0.0,
+    key_bias: Tensor | None = None,
 ) -> Tensor:
     """Softmax attention within each packed sequence.
 
@@ -47,23 +48,28 @@ def attention(
         or "naive" (the reference). None: the fastest that can run.
     dropout_p
         Share of attention weights dropped. Above zero, "flash_varlen" is not available.
+    key_bias
+        Added to the scores of each key, shape ``(tokens,)``: its logarithmic weight. With it,
+        "flash_varlen" is not available.
 
     Returns
     -------
     Shape ``(tokens, heads, dim)``.
     """
     if backend is None:
-        backend = _fastest(q, lengths, dropout_p)
+        backend = "matmul" if key_bias is not None else _fastest(q, lengths, dropout_p)
     if backend == "flash_varlen":
+        if key_bias is not None:
+            raise ValueError('A bias of keys needs backend="matmul"; found "flash_varlen".')
         if dropout_p:
             raise ValueError('Attention dropout needs backend="sdpa"; found "flash_varlen".')
         return _flash_varlen(q, k, v, cu_seqlens, max(lengths, default=0))
     if backend == "sdpa":
-        return _by_runs(F.scaled_dot_product_attention, q, k, v, lengths, dropout_p)
+        return _by_runs(_sdpa, q, k, v, lengths, dropout_p, key_bias)
     if backend == "matmul":
-        return _by_runs(_matmul, q, k, v, lengths, dropout_p)
+        return _by_runs(_matmul, q, k, v, lengths, dropout_p, key_bias)
     if backend == "naive":
-        return _naive(q, k, v, lengths, dropout_p)
+        return _naive(q, k, v, lengths, dropout_p, key_bias)
     raise ValueError(f"Found backend={backend!r}, expected one of {BACKENDS}.")
 
 
@@ -120,6 +126,7 @@ def _by_runs(
     v: Tensor,
     lengths: list[int],
     dropout_p: float,
+    key_bias: Tensor | None,
 ) -> Tensor:
     """One call of ``mix`` for each run of sequences of equal length.
 
@@ -132,22 +139,38 @@ def _by_runs(
     sizes = [length * n for length, n in runs]
     out = []
     split = (q.split(sizes), k.split(sizes), v.split(sizes))
-    for (length, n), *parts in zip(runs, *split, strict=True):
+    biases = [None] * len(sizes) if key_bias is None else key_bias.split(sizes)
+    for (length, n), bias, *parts in zip(runs, biases, *split, strict=True):
         batch = [part.unflatten(0, (n, length)).transpose(1, 2) for part in parts]
-        out.append(mix(*batch, dropout_p=dropout_p).transpose(1, 2).flatten(0, 1))
+        mask = None if bias is None else bias.view(n, 1, 1, length)
+        out.append(mix(*batch, mask, dropout_p).transpose(1, 2).flatten(0, 1))
     return out[0] if len(out) == 1 else torch.cat(out)
 
 
-def _matmul(q: Tensor, k: Tensor, v: Tensor, *, dropout_p: float) -> Tensor:
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout_p: float) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout_p)
+
+
+def _matmul(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout_p: float) -> Tensor:
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if bias is not None:
+        scores = scores + bias
     return dropout(scores.softmax(dim=-1), dropout_p, training=True) @ v
 
 
-def _naive(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], dropout_p: float) -> Tensor:
+def _naive(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: list[int],
+    dropout_p: float,
+    key_bias: Tensor | None,
+) -> Tensor:
     out = []
-    split = (q.split(lengths), k.split(lengths), v.split(lengths))
-    for queries, keys, values in zip(*split, strict=True):
-        scores = torch.einsum("ihd,jhd->hij", queries, keys) / q.shape[-1] ** 0.5
+    bias = q.new_zeros(len(q)) if key_bias is None else key_bias
+    split = (q.split(lengths), k.split(lengths), v.split(lengths), bias.split(lengths))
+    for queries, keys, values, b in zip(*split, strict=True):
+        scores = torch.einsum("ihd,jhd->hij", queries, keys) / q.shape[-1] ** 0.5 + b
         weights = F.dropout(scores.softmax(dim=-1), dropout_p)
         out.append(torch.einsum("hij,jhd->ihd", weights, values))
     return torch.cat(out) if out else torch.empty_like(q)

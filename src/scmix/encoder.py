@@ -22,7 +22,13 @@ __all__ = ["Config", "Encoder"]
 class _Packing:
     """Where the sequences of a batch lie, computed once for all layers."""
 
-    def __init__(self, indptr: Tensor | Sequence[int], device: torch.device) -> None:
+    def __init__(
+        self,
+        indptr: Tensor | Sequence[int],
+        device: torch.device,
+        key_bias: Tensor | None = None,
+    ) -> None:
+        self.key_bias = key_bias
         bounds = torch.as_tensor(indptr).to(device="cpu", dtype=torch.int64)
         lengths = bounds.diff()
         self.n_tokens = int(bounds[-1])
@@ -42,9 +48,9 @@ class _Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout_p = config.hidden_dropout_prob
 
-    def forward(self, tokens: Tensor, packing: _Packing) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         x = self.word_embeddings(tokens) + self.token_type_embeddings.weight[0]
-        x = self.LayerNorm(x + self.position_embeddings(packing.positions))
+        x = self.LayerNorm(x + self.position_embeddings(positions))
         return dropout(x, self.dropout_p, self.training)
 
 
@@ -65,7 +71,15 @@ class _SelfAttention(nn.Module):
         qkv = F.linear(x, weight, torch.cat([part.bias for part in parts]))
         q, k, v = qkv.unflatten(-1, (3, self.n_heads, -1)).unbind(1)
         p = self.dropout_p if self.training else 0.0
-        return attention(q, k, v, packing.cu_seqlens, packing.lengths, dropout_p=p).flatten(1)
+        return attention(
+            q,
+            k,
+            v,
+            packing.cu_seqlens,
+            packing.lengths,
+            dropout_p=p,
+            key_bias=packing.key_bias,
+        ).flatten(1)
 
 
 class _Output(nn.Module):
@@ -242,11 +256,40 @@ class Encoder(nn.Module):
         n_run = self.resolve_layer(layer)
         packing = _Packing(indptr, tokens.device)
         self._check(tokens, packing)
-        hidden = [self.bert.embeddings(tokens, packing)]
+        hidden = [self.bert.embeddings(tokens, packing.positions)]
         for block in self.bert.encoder.layer[:n_run]:
             x = block(hidden[-1], packing)
             hidden = [*hidden, x] if all_layers else [x]
         return hidden if all_layers else hidden[0]
+
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Hidden state 0 of tokens at some positions, both ``(T,)``: shape ``(T, H)``."""
+        return self.bert.embeddings(tokens, positions)
+
+    def from_embeddings(
+        self,
+        embedded: Tensor,
+        indptr: Tensor | Sequence[int],
+        *,
+        layer: int = -1,
+        key_bias: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states of every token from hidden state 0, which may carry a gradient.
+
+        Parameters
+        ----------
+        embedded
+            As :meth:`embed` returns it, shape ``(T, H)``.
+        indptr, layer
+            As in :meth:`forward`.
+        key_bias
+            Logarithm of the weight with which each token is attended to, shape ``(T,)``; None:
+            all have weight one.
+        """
+        packing = _Packing(indptr, embedded.device, key_bias)
+        for block in self.bert.encoder.layer[: self.resolve_layer(layer)]:
+            embedded = block(embedded, packing)
+        return embedded
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Score of every token of the vocabulary at given rows: ``(M, H)`` to ``(M, vocab)``."""

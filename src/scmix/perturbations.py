@@ -93,7 +93,8 @@ class Edit:
         if not (self.kind == "delete" and self.readmit):
             read = ranges(sequences.indptr[:-1], np.minimum(sequences.lengths, self.n_genes))
             edited = self._apply(truncate(sequences, self.n_genes), genes)
-            source = np.where(edited.source < 0, NONE, read[edited.source])
+            source = edited.source.copy()
+            source[source >= 0] = read[source[source >= 0]]
         else:
             edited = delete(sequences, genes)
             source = edited.source
@@ -324,7 +325,7 @@ def _shift(sequences: Sequences, genes: np.ndarray, by: float, unit: str, *, dow
     moves = np.flatnonzero(find(sequences, genes) >= 0)
     place = positions(sequences.indptr)[moves]
     rows = _rows(sequences)[moves]
-    target = _target(place, sequences.lengths[rows], by, unit, down=down)
+    target = target_places(place, sequences.lengths[rows], by, unit, down=down)
     key = 2 * np.arange(sequences.tokens.size)
     moved = target != place
     key[moves[moved]] = (2 * (sequences.indptr[rows] + target) + (1 if down else -1))[moved]
@@ -332,9 +333,10 @@ def _shift(sequences: Sequences, genes: np.ndarray, by: float, unit: str, *, dow
     return Edited(Sequences(sequences.tokens[source], sequences.indptr), source)
 
 
-def _target(
+def target_places(
     place: np.ndarray, lengths: np.ndarray, by: float, unit: str, *, down: bool
 ) -> np.ndarray:
+    """Where a gene at some place of a cell with so many genes goes, see :func:`inhibit`."""
     sign = 1 if down else -1
     if unit == "quartiles":
         quartile = 4 * place // np.maximum(lengths, 1) + sign * int(by)

@@ -13,9 +13,20 @@ if TYPE_CHECKING:
     from ._engine import Effects, Engine
     from ._formulas import FORMULAS, Formula, Measure
     from ._plan import Plan
+    from ._screen import Screen
     from ._totals import PairTotals, Totals
 
-__all__ = ["FORMULAS", "Effects", "Engine", "Formula", "Measure", "PairTotals", "Plan", "Totals"]
+__all__ = [
+    "FORMULAS",
+    "Effects",
+    "Engine",
+    "Formula",
+    "Measure",
+    "PairTotals",
+    "Plan",
+    "Screen",
+    "Totals",
+]
 
 _HOMES = {
     "FORMULAS": "_formulas",
@@ -25,6 +36,7 @@ _HOMES = {
     "Measure": "_formulas",
     "PairTotals": "_totals",
     "Plan": "_plan",
+    "Screen": "_screen",
     "Totals": "_totals",
 }
 

@@ -24,13 +24,13 @@ class Edits:
         Whether the edit changed what is read, and other genes are left to compare.
     rank
         Mean rank of the set's genes before, counted from 1; NaN where none is read.
-    row, in_set, base
-        For every token of `sequences`: its edit, whether it is of the set, and where its hidden
-        state lies in the originals (-1 for genes of the set and genes that were not read before).
+    row, base
+        For every token of `sequences`: its edit, and where its hidden state lies in the originals;
+        -1 for genes of the set and genes that were not read before.
     start
-        Where the originals' genes of each edit begin in `others`, `(m + 1,)`.
-    others
-        Whether each of them is not of the set.
+        Where the originals' genes of each edit begin in `stays`, `(m + 1,)`.
+    stays
+        Whether each of them is not of the set, and is read after the edit too.
     """
 
     sequences: Sequences
@@ -38,10 +38,9 @@ class Edits:
     changed: np.ndarray
     rank: np.ndarray
     row: np.ndarray
-    in_set: np.ndarray
     base: np.ndarray
     start: np.ndarray
-    others: np.ndarray
+    stays: np.ndarray
 
     @classmethod
     def of(
@@ -62,15 +61,16 @@ class Edits:
         base = np.where(known, originals.indptr[which[row]] + stood, -1)
 
         start = np.concatenate([[0], np.cumsum(n_before)])
+        stays = np.zeros(start[-1], bool)
+        stays[start[row[known]] + stood[known]] = True
+        changed = is_changed(edit.before(cells), after.sequences)
+        changed &= np.bincount(row[known], minlength=n) > 0
         marked = (find(cells, sets) >= 0)[ranges(cells.indptr[:-1], n_before)]
-        before = np.repeat(np.arange(n), n_before)
-        n_marked = np.bincount(before[marked], minlength=n)
-        n_others = np.minimum(np.bincount(row[~in_set], minlength=n), n_before - n_marked)
-        changed = is_changed(edit.before(cells), after.sequences) & (n_others > 0)
-        place = np.flatnonzero(marked) - start[before[marked]]
+        before = np.repeat(np.arange(n), n_before)[marked]
+        place = np.flatnonzero(marked) - start[before]
         with np.errstate(invalid="ignore"):
-            rank = np.bincount(before[marked], place + 1, n) / n_marked
-        return cls(after.sequences, which, changed, rank, row, in_set, base, start, ~marked)
+            rank = np.bincount(before, place + 1, n) / np.bincount(before, minlength=n)
+        return cls(after.sequences, which, changed, rank, row, base, start, stays)
 
 
 def whole_cells(rows: np.ndarray, tokens: np.ndarray, budget: int) -> Iterator[slice]:

@@ -175,7 +175,7 @@ class Engine:
         keep, base = is_gene.copy(), np.full(is_gene.size, -1, np.int64)
         base[is_gene] = edits.base
         if self.leave_out:
-            keep[is_gene] = ~edits.in_set
+            keep[is_gene] = edits.base >= 0
         before = np.full((len(read), self.encoder.config.hidden_size), np.nan, np.float32)
         after = before.copy()
         cosine = np.full(is_gene.size if self.by_token else 0, np.nan, np.float32)
@@ -201,8 +201,8 @@ class Engine:
         lengths = originals.lengths[which]
         hidden = rows_of(originals.genes, ranges(originals.indptr[which], lengths))
         indptr = np.concatenate([[0], np.cumsum(lengths)])
-        others = edits.others[ranges(edits.start[rows], lengths)]
-        return self._pooled(hidden, indptr, others if self.leave_out else np.ones_like(others))
+        stays = edits.stays[ranges(edits.start[rows], lengths)]
+        return self._pooled(hidden, indptr, stays if self.leave_out else np.ones_like(stays))
 
     def _pooled(self, hidden: Tensor, indptr: np.ndarray, keep: np.ndarray) -> Tensor:
         if self.pool == "cls":

@@ -14,7 +14,8 @@ class Formula:
     Parameters
     ----------
     leave_out
-        Whether the perturbed genes are left out of both means.
+        Whether both means are over the same genes: those that are read before and after, without
+        the perturbed ones.
     centred
         Whether the mean cell is subtracted before angles are measured. Without it all cells lie
         in a narrow cone, and every cosine is close to one.

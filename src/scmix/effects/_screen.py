@@ -1,0 +1,157 @@
+"""First-order estimates: the effect of every edit of a cell from one forward and one backward pass.
+
+Every token is given a weight, with which it is attended to. Deletion takes the weight of one token
+from one to zero, and moves the tokens behind it up by one position; a move changes positions only.
+The estimate is the derivative of the cell's movement along a direction with respect to that weight,
+plus the product of the gradient of the token embeddings with their change by position.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..batches import Sequences, add_special, positions
+from ..encoder import Encoder
+from ..genes import Vocabulary
+from ..inference import default_batch_tokens
+from ..perturbations import Edit, target_places
+from ._edits import cuts
+
+
+@dataclass(frozen=True, eq=False)
+class Screen:
+    """Estimates the movement of cells along a direction, for the edits of single genes.
+
+    Parameters
+    ----------
+    encoder, vocabulary, layer, pool
+        As in :class:`scmix.effects.Engine`.
+    edit
+        What is done to a gene. For genes that are let back in there is no estimate.
+    centre
+        Subtracted from the pooled vector, `(H,)`.
+    direction
+        The movement is the change of the product of the unit vector with it, `(H,)`.
+    leave_out
+        As in :class:`scmix.effects.Formula`.
+    batch_tokens
+        Tokens computed at once, in whole cells; None: what suits the device.
+    """
+
+    encoder: Encoder
+    vocabulary: Vocabulary
+    edit: Edit
+    centre: np.ndarray
+    direction: np.ndarray
+    layer: int = -1
+    pool: str = "mean"
+    leave_out: bool = True
+    batch_tokens: int | None = None
+
+    def run(self, cells: Sequences, species: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Estimates for every gene of some cells.
+
+        Parameters
+        ----------
+        cells
+            Genes that are read of each cell, by rank.
+        species
+            Species code of each cell.
+
+        Returns
+        -------
+        Rows of consecutive cells, and the estimate for each of their genes in turn, float64.
+        """
+        device = self.encoder.bert.embeddings.word_embeddings.weight.device
+        budget = self.batch_tokens or default_batch_tokens(self.encoder, device)
+        for first, last in cuts(cells.lengths, budget):
+            rows = np.arange(first, last)
+            yield rows, self._estimate(cells[rows], species[rows])
+
+    def _estimate(self, genes: Sequences, species: np.ndarray) -> np.ndarray:
+        if not genes.tokens.size:
+            return np.empty(0)
+        room = self.encoder.config.max_position_embeddings
+        read = add_special(genes, self.vocabulary, species, max_length=room)
+        is_gene = ~np.isin(read.tokens, self.vocabulary.special_ids, kind="sort")
+        at = positions(read.indptr)
+        by_weight, by_embedding, embedded = self._gradients(read, is_gene)
+
+        def moved(to: np.ndarray, which: np.ndarray) -> np.ndarray:
+            """Effect of some tokens on other positions, each by itself."""
+            with torch.no_grad():
+                new = self._embed(read.tokens[which], np.clip(to, 0, room - 1))
+            there = torch.from_numpy(which).to(embedded.device)
+            change = (new - embedded[there]).float() * by_embedding[there]
+            return change.sum(dim=1).double().cpu().numpy()
+
+        place, everything = np.flatnonzero(is_gene), np.arange(at.size)
+        if self.edit.kind == "delete":
+            up = np.concatenate([[0], np.cumsum(moved(at - 1, everything))])
+            ends = np.repeat(read.indptr[1:], genes.lengths)
+            return up[ends] - up[place + 1] - by_weight[place]
+        target = place + self._steps(genes)
+        own = moved(at[place] + target - place, place)
+        if self.edit.kind == "inhibit":  # those that are passed move up
+            up = np.concatenate([[0], np.cumsum(moved(at - 1, everything))])
+            return own + up[target + 1] - up[place + 1]
+        down = np.concatenate([[0], np.cumsum(moved(at + 1, everything))])
+        return own + down[place] - down[target]
+
+    def _steps(self, genes: Sequences) -> np.ndarray:
+        """How far each gene moves; negative is up."""
+        place = positions(genes.indptr)
+        if self.edit.kind == "overexpress":
+            return -place
+        lengths = np.repeat(genes.lengths, genes.lengths)
+        down = self.edit.kind == "inhibit"
+        return target_places(place, lengths, self.edit.by, self.edit.unit, down=down) - place
+
+    def _gradients(self, read: Sequences, is_gene: np.ndarray) -> tuple[np.ndarray, Tensor, Tensor]:
+        """Of the movement, by the weight and by the embedding of every token; the embeddings."""
+        with torch.no_grad():
+            embedded = self._embed(read.tokens, positions(read.indptr))
+        embedded.requires_grad_()
+        weight = torch.zeros(len(embedded), device=embedded.device, dtype=embedded.dtype)
+        weight.requires_grad_()  # logarithmic; at one, its derivative is that of the weight itself
+        indptr = torch.from_numpy(read.indptr)
+        with torch.enable_grad():
+            hidden = self.encoder.from_embeddings(
+                embedded, indptr, layer=self.layer, key_bias=weight
+            )
+            vectors = self._pooled(hidden.float(), weight, indptr, is_gene)
+            movement = self._movement(vectors)
+            by_weight, by_embedding = torch.autograd.grad(
+                movement, (weight, embedded), allow_unused=True, materialize_grads=True
+            )
+        return by_weight.double().cpu().numpy(), by_embedding.float(), embedded.detach()
+
+    def _pooled(
+        self, hidden: Tensor, weight: Tensor, indptr: Tensor, is_gene: np.ndarray
+    ) -> Tensor:
+        if self.pool == "cls":
+            return hidden[indptr[:-1][indptr.diff() > 0].to(hidden.device)]
+        keep = torch.from_numpy(is_gene).to(hidden.device)
+        discount = self.pool == "discounted"
+        vectors = self.encoder.pool(hidden, indptr, keep, discount=discount)
+        if not self.leave_out:  # a token that weighs less counts less in the mean too
+            apart = (
+                hidden - vectors.repeat_interleave(indptr.diff().to(hidden.device), 0)
+            ).detach()
+            share = self.encoder.pool(apart * weight[:, None].float(), indptr, keep)
+            vectors = vectors + share
+        return vectors[(indptr.diff() > 0).to(hidden.device)]
+
+    def _movement(self, vectors: Tensor) -> Tensor:
+        centre = torch.from_numpy(self.centre).to(vectors)
+        direction = torch.from_numpy(self.direction).to(vectors)
+        return (torch.nn.functional.normalize(vectors - centre, dim=1) @ direction).sum()
+
+    def _embed(self, tokens: np.ndarray, at: np.ndarray) -> Tensor:
+        device = self.encoder.bert.embeddings.word_embeddings.weight.device
+        return self.encoder.embed(
+            torch.from_numpy(tokens).to(device), torch.from_numpy(at).to(device)
+        )
