@@ -51,7 +51,7 @@ class Contents:
             raise IncompatibleModelError(
                 f"{self.folder} has no {MANIFEST}: it is a plain {_config.ARCHITECTURE}, which "
                 "does not say what its tokens mean. Pass vocabulary=, or a checkpoint that "
-                "scmix saved."
+                "scmix saved; models.import_geneformer makes one of a published Geneformer."
             )
         if given is not None and given.sha256 != found.sha256:
             raise IncompatibleModelError(

@@ -16,7 +16,7 @@ from ._contents import _check_folder
 from ._files import open_inside, parse_json, sha256
 from ._folder import check_target
 from ._foreign_genes import genes_of, to_vocabulary
-from ._model import Model, _tensor, load, save
+from ._model import Model, load, read_tensors, save
 from ._safetensors import FLOATS, MAX_BYTES, Entry, check_tensors, read_header
 
 _HEAD = "cls.predictions."
@@ -208,11 +208,8 @@ def _read_encoder(source: Path, settings: dict) -> tuple[Encoder, bool, str]:
     path = source / _manifest.WEIGHTS
     has_head = any(name.startswith(_HEAD) for name in entries)
     check_tensors(entries, _expected(settings, entries, has_head=has_head), path)
-    tensors = {
-        name: _tensor(name, entry, content, path)
-        for name, entry in entries.items()
-        if entry.dtype in FLOATS
-    }
+    floats = {name: entry for name, entry in entries.items() if entry.dtype in FLOATS}
+    tensors = read_tensors(floats, content, path)
     if not has_head:
         tensors |= _silent_head(settings)
     with torch.random.fork_rng(devices=[]):  # weights are drawn, only to be replaced
