@@ -83,12 +83,15 @@ def _categories(key: str, column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     names = np.array([_text(value) for value in used.cat.categories], dtype=str)
     repeated = names[pd.Index(names).duplicated()]
     if repeated.size:
-        raise InputError(f"Found different labels in {key!r} that read {repeated[0]!r}; rename.")
+        raise InputError(
+            f"Found different labels in {key!r} that both read {str(repeated[0])!r}; expected "
+            "labels that differ as text. Rename one."
+        )
     reserved = [name for name in names if name.strip().lower() in RESERVED]
     if reserved:
         raise InputError(
-            f"Found the label {reserved[0]!r} in {key!r}, which means that a cell has none. Set it "
-            f"to missing (adata.obs[{key!r}].replace) to leave these cells out, or rename it."
+            f"Found the label {str(reserved[0])!r} in {key!r}, which means that a cell has none. "
+            f"Set it to missing (adata.obs[{key!r}].replace) to leave these cells out, or rename it."
         )
     return used.cat.codes.to_numpy(np.int32), names
 

@@ -119,5 +119,7 @@ def _draw(curves: pd.DataFrame) -> "Figure":
             axes.legend(frameon=False, fontsize="small")
         both[0].set_ylabel("loss")
         both[0].set_ylim(bottom=0)
+        scores = curves.loc[curves["panel"] == "score", "value"]
+        both[1].set_ylim(max(0, scores.min() - 0.05), 1.02)
         both[1].set_ylabel("score on validation cells")
     return figure
