@@ -38,7 +38,7 @@ def scores():
             "padj_matched": [0.9, 0.001, 0.01, np.nan, 1e-8],
             "padj_state": [0.5, 0.3, 0.01, np.nan, 0.001],
             "p_family": [0.5, 0.02, 0.2, np.nan, 0.001],
-            "estimate": [True, False, False, False, False],
+            "estimated": [True, False, False, False, False],
             "flag": ["", "", "", "", "few_cells"],
         }
     )
@@ -200,11 +200,15 @@ def test_states_are_columns_in_their_order():
     matrix = state_matrix(adata, "perturbation", None, 3)
     expected = pd.DataFrame({"ill": [0.9, 0.01, -0.3], "dead": [0.1, 0.5, 0.0]}, ["E", "A", "B"])
     pd.testing.assert_frame_equal(matrix, expected, check_names=False, check_index_type=False)
+    table = scores().assign(effect_other=[0.5, 0.4, 0.3, 0.2, 0.1])
+    beside = state_matrix(scored(table), "perturbation", ["B", "A"], 3)
+    expected = pd.DataFrame({"ill": [-0.3, 0.01], "other": [0.4, 0.5]}, ["B", "A"])
+    pd.testing.assert_frame_equal(beside, expected, check_names=False, check_index_type=False)
     asked = state_matrix(adata, "perturbation", ["B", "e3"], 3)
     assert list(asked.index) == ["B", "e3"]
 
 
-def test_gene_matrix_is_one_minus_the_cosine():
+def test_gene_matrix_holds_how_far_each_gene_moved():
     adata = scored()
     adata.uns["perturbation"]["genes"] = pd.DataFrame(
         {
@@ -212,7 +216,7 @@ def test_gene_matrix_is_one_minus_the_cosine():
             "perturbed_symbol": ["A", "A", "B"],
             "affected": ["e2", "e3", "e1"],
             "affected_symbol": ["B", "C", "A"],
-            "effect": [0.9, 0.5, 0.8],
+            "effect": [0.1, 0.5, 0.2],
         }
     )
     matrix = gene_matrix(adata, "perturbation", None, 5)

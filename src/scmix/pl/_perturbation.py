@@ -183,9 +183,9 @@ def _points(axes: "Axes", table: pd.DataFrame, x: pd.Series, y: Any, size: float
 
 
 def _is_estimate(table: pd.DataFrame) -> pd.Series:
-    if "estimate" not in table:
+    if "estimated" not in table:
         return pd.Series(False, index=table.index)
-    return table["estimate"].fillna(False).astype(bool)
+    return table["estimated"].fillna(False).astype(bool)
 
 
 def _direction(params: dict[str, Any], goal: str | None) -> str:

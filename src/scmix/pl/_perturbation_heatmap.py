@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MISSING = "#d9d9d9"
+_OTHER = "effect_"  # columns of the scores for states other than the goals
 _MOST_NUMBERS = 120  # cells of a heatmap that are still readable with a number in each
 
 
@@ -43,9 +44,9 @@ def perturbation_heatmap(
         Perturbed genes, by name or symbol, in the order to draw; those with the largest effects
         when not given.
     by
-        `"states"`: columns are the goals of the scores. `"genes"`: columns are affected genes,
-        and the colour is how far a gene's own vector moved (1 minus the cosine before and after);
-        needs `effects="genes"` in :func:`scmix.tl.perturb`.
+        `"states"`: columns are the goals of the scores and the other states. `"genes"`: columns
+        are affected genes, and the colour is how far a gene's own vector moved (1 minus the cosine
+        before and after); needs `effects="genes"` in :func:`scmix.tl.perturb`.
     key
         Key of the result in `uns`.
     n_genes
@@ -98,17 +99,19 @@ def state_matrix(
     scores = pd.DataFrame(read(adata, key)["scores"])
     if "goal" not in scores:
         scores = scores.assign(goal="effect")
-    matrix = scores.assign(gene=scores["gene"].astype(str)).pivot(
-        index="gene", columns="goal", values="effect"
-    )
+    scores = scores.assign(gene=scores["gene"].astype(str), goal=scores["goal"].astype(str))
+    matrix = scores.pivot(index="gene", columns="goal", values="effect")
     matrix = matrix[list(pd.unique(scores["goal"]))]
-    return _some_rows(matrix, scores["gene"].astype(str), labels(scores), genes, n_genes)
+    others = [name for name in scores if name.startswith(_OTHER)]
+    first = scores.drop_duplicates("gene").set_index("gene")[others]
+    matrix = matrix.join(first.rename(columns=lambda name: name.removeprefix(_OTHER)))
+    return _some_rows(matrix, scores["gene"], labels(scores), genes, n_genes)
 
 
 def gene_matrix(
     adata: AnnData, key: str, genes: Sequence[str] | None, n_genes: int
 ) -> pd.DataFrame:
-    """1 - cosine before and after, perturbed genes by affected genes."""
+    """How far vectors moved, perturbed genes by affected genes."""
     found = read(adata, key)
     if "genes" not in found:
         raise MissingKeyError(
@@ -116,13 +119,12 @@ def gene_matrix(
             'effects="genes".'
         )
     pairs = found["genes"]
-    pairs = pairs.assign(moved=1 - pairs["effect"])
     names = {"gene": pairs["perturbed"].astype(str)}
     names |= {"symbol": pairs["perturbed_symbol"]} if "perturbed_symbol" in pairs else {}
     named = labels(pd.DataFrame(names))
     columns = pairs["affected_symbol" if "affected_symbol" in pairs else "affected"].astype(str)
     matrix = pairs.assign(gene=names["gene"], column=columns).pivot_table(
-        index="gene", columns="column", values="moved", observed=True
+        index="gene", columns="column", values="effect", observed=True
     )
     matrix = _some_rows(matrix, names["gene"], named, genes, n_genes)
     most = matrix.max().sort_values(ascending=False, kind="stable").index[:n_genes]

@@ -158,7 +158,7 @@ def _vectors(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if "vectors" not in found:
         raise MissingKeyError(
             f"Found no vectors in uns[{key!r}]; expected those of some perturbed cells. Call "
-            "scmix.tl.perturb with keep_vectors."
+            "scmix.tl.perturb with `vectors_of`."
         )
     return found["vectors"]
 
@@ -203,13 +203,13 @@ def _cells(axes: "Axes", layout: np.ndarray, states: pd.Series, size: float | No
     size = size if size is not None else float(np.clip(12_000 / len(layout), 1.5, 30))
     options: Any = {"s": size, "linewidths": 0, "rasterized": len(layout) > RASTER_FROM}
     none = states.isna().to_numpy()
-    axes.scatter(*layout[none].T, c=MISSING, zorder=0, **options)
+    _scatter(axes, layout[none], MISSING, zorder=0, **options)
     colors = _colors(states)
     for name, color in colors.items():
-        axes.scatter(*layout[(states == name).to_numpy()].T, c=color, zorder=1, **options)
+        _scatter(axes, layout[(states == name).to_numpy()], color, zorder=1, **options)
     for name in list(colors)[1:]:
         middle = np.median(layout[(states == name).to_numpy()], axis=0)
-        axes.scatter(*middle, marker="*", s=220, c=colors[name], edgecolors="black", zorder=4)
+        _scatter(axes, middle[None], colors[name], marker="*", s=220, edgecolors="black", zorder=4)
         axes.annotate(
             name,
             middle,
@@ -221,6 +221,10 @@ def _cells(axes: "Axes", layout: np.ndarray, states: pd.Series, size: float | No
         )
     axes.set(xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")
+
+
+def _scatter(axes: "Axes", points: np.ndarray, color: str, **options: Any) -> None:
+    axes.scatter(points[:, 0], points[:, 1], c=color, **options)
 
 
 def _arrows(axes: "Axes", table: pd.DataFrame, width: float) -> None:
