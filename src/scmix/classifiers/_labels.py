@@ -91,7 +91,7 @@ def _categories(key: str, column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     if reserved:
         raise InputError(
             f"Found the label {str(reserved[0])!r} in {key!r}, which means that a cell has none. "
-            f"Set it to missing (adata.obs[{key!r}].replace) to leave these cells out, or rename it."
+            f"Set it to missing (adata.obs[{key!r}].replace) to leave them out, or rename it."
         )
     return used.cat.codes.to_numpy(np.int32), names
 
