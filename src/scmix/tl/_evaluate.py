@@ -53,15 +53,15 @@ def evaluate(
     orthologues.
 
     Rows that are always there: the majority class; nearest neighbours on shuffled labels (the
-    floor); PCA-50 and nearest neighbours; logistic regression on 3,000 highly variable genes;
-    vectors of an untrained encoder and of the model, each with nearest neighbours (k = 5, cosine)
-    and logistic regression; across species also PCA on orthologues of both.
+    floor); PCA-50 with nearest neighbours and with logistic regression; logistic regression on
+    log counts of 3,000 highly variable genes; vectors of an untrained encoder and of the model,
+    each with nearest neighbours (k = 5, cosine) and logistic regression; across species also PCA
+    on orthologues of both.
 
     Parameters
     ----------
     adata
-        Raw counts, cells by genes. Counts of the labelled cells are held in memory, and 3,000
-        genes of them as a dense array.
+        Raw counts, cells by genes. Counts of the labelled cells are held in memory.
     label_key
         Column of `obs` with the cell types. Cells without one are left out, and types with fewer
         than `n_splits` cells.

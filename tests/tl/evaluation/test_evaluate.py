@@ -15,6 +15,7 @@ ALWAYS = [
     ("none", "majority"),
     ("PCA-50", "kNN, labels shuffled"),
     ("PCA-50", "kNN"),
+    ("PCA-50", "logistic regression"),
     ("3,000 genes", "logistic regression"),
     ("untrained encoder", "kNN"),
     ("untrained encoder", "logistic regression"),
@@ -65,7 +66,7 @@ def test_baselines_are_always_there_and_scores_are_where_they_should_be(make_cel
     assert score(table, "none", "majority", "accuracy") <= 0.4
     assert (table["macro_f1_low"] <= table["macro_f1"]).all()
     assert (table["macro_f1"] <= table["macro_f1_high"]).all()
-    assert (table["kind"] == ["baseline"] * 6 + ["scmix"] * 2 + ["yours"] * 4).all()
+    assert (table["kind"] == ["baseline"] * 7 + ["scmix"] * 2 + ["yours"] * 4).all()
     made = adata.uns["evaluation"]
     quality = made["embedding"].set_index("representation")
     assert list(quality.index) == ["PCA-50", "untrained encoder", "tiny", "X_true", "X_noise"]

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 _TARGET_SUM = 10_000.0
-_CLIP = 10.0  # standard deviations, as scanpy's tutorials do
 
 
 def log_normalise(counts: sp.csr_matrix) -> sp.csr_matrix:
@@ -27,20 +26,6 @@ def variable_genes(logged: sp.csr_matrix, n_top_genes: int) -> NDArray[np.intp]:
         AnnData(logged[:, detected]), n_top_genes=n_top_genes, inplace=False
     )
     return detected[table["highly_variable"].to_numpy(dtype=bool)]
-
-
-def scaled(
-    train: sp.csr_matrix, test: sp.csr_matrix
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Both parts as dense z-scores by the mean and spread of the training part, clipped."""
-    known, asked = train.toarray(), test.toarray()
-    mean, spread = known.mean(axis=0), known.std(axis=0)
-    spread[spread == 0] = 1
-    for part in (known, asked):
-        part -= mean
-        part /= spread
-        np.clip(part, -_CLIP, _CLIP, out=part)
-    return known, asked
 
 
 def principal_components(

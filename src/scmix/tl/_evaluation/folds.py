@@ -54,17 +54,13 @@ class Fold:
         return np.random.default_rng([self.seed, self.number])
 
     @cached_property
-    def scaled(self) -> Pair:
-        """Variable genes of the training part, as z-scores: both parts."""
-        return features.scaled(*self._variable)
-
-    @cached_property
     def components(self) -> Pair:
         """Principal components of variable genes of the training part: both parts."""
-        return features.principal_components(*self._variable, n_comps=N_COMPS)
+        return features.principal_components(*self.variable, n_comps=N_COMPS)
 
     @cached_property
-    def _variable(self) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    def variable(self) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+        """Log counts of variable genes of the training part: both parts."""
         known = self._logged[self.train]
         columns = features.variable_genes(known, N_TOP_GENES)
         return known[:, columns], self._logged[self.test][:, columns]

@@ -55,6 +55,7 @@ def baselines() -> list[Method]:
         Method("none", "majority", "baseline", majority),
         Method(f"PCA-{N_COMPS}", "kNN, labels shuffled", "baseline", shuffled, seeded=True),
         Method(f"PCA-{N_COMPS}", "kNN", "baseline", pca_knn),
+        Method(f"PCA-{N_COMPS}", "logistic regression", "baseline", pca_logistic),
         Method(f"{N_TOP_GENES:,} genes", "logistic regression", "baseline", genes_logistic),
     ]
 
@@ -85,6 +86,12 @@ def pca_knn(fold: Fold) -> Probabilities:
     return knn(train, fold.labels, test, fold.n_classes, metric="euclidean")
 
 
+def pca_logistic(fold: Fold) -> Probabilities:
+    """Logistic regression on principal components, which keep their scale."""
+    train, test = fold.components
+    return logistic(train, fold.labels, test, fold.n_classes)
+
+
 def shuffled(fold: Fold) -> Probabilities:
     """The same with labels that say nothing: the floor of every score."""
     train, test = fold.components
@@ -93,8 +100,12 @@ def shuffled(fold: Fold) -> Probabilities:
 
 
 def genes_logistic(fold: Fold) -> Probabilities:
-    """Logistic regression on scaled, highly variable genes."""
-    train, test = fold.scaled
+    """Logistic regression on log counts of highly variable genes.
+
+    Not on z-scores: these blow up rare genes. On 400 cells they cost 0.08 of macro-F1 for PBMC 3k,
+    0.03 for intestine, 0.29 from human to mouse pancreas, which would flatter all beside it.
+    """
+    train, test = fold.variable
     return logistic(train, fold.labels, test, fold.n_classes)
 
 
@@ -105,9 +116,9 @@ def knn(
     return metrics.knn_probabilities(train, labels, test, n_classes, k=N_NEIGHBORS, metric=metric)
 
 
-def logistic(train: NDArray, labels: NDArray, test: NDArray, n_classes: int) -> Probabilities:
+def logistic(train: Any, labels: NDArray, test: Any, n_classes: int) -> Probabilities:
     """Multinomial logistic regression with scikit-learn's penalty (L2, C = 1)."""
-    out = np.zeros((len(test), n_classes))
+    out = np.zeros((test.shape[0], n_classes))
     present = np.unique(labels)
     if present.size == 1:
         out[:, present] = 1.0

@@ -30,6 +30,7 @@ def celltypist(fold: Fold) -> Probabilities:
             n_jobs=1,
             use_SGD=True,  # its other solver passes an option that scikit-learn has dropped
             feature_selection=True,
+            top_genes=min(300, known.n_vars - 1),  # 300 is its default
             check_expression=False,
         )
     found = annotate(fold.expression("test", logged=True), model=model)
