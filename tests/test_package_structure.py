@@ -60,9 +60,11 @@ def test_everything_announced_is_there() -> None:
         "tl.embed",
         "tl.gene_embeddings",
         "tl.orthologue_pca",
+        "tl.fine_tune",
         "tl.transfer_labels",
         "tl.annotate",
         "tl.evaluate",
+        "tl.perturb",
         "pl.umap_compare",
         "pl.perturbation",
         "pl.perturbation_shift",
@@ -70,6 +72,7 @@ def test_everything_announced_is_there() -> None:
         "pl.confidence",
         "pl.confusion",
         "pl.evaluation",
+        "pl.history",
     }
 
 
@@ -83,7 +86,7 @@ def test_at_most_three_positional_arguments(name: str) -> None:
 @every_surface_function
 def test_adata_comes_first(name: str) -> None:
     first = next(iter(inspect.signature(SURFACE[name]).parameters.values()))
-    assert first.name == "adata"
+    assert first.name == ("classifier" if name == "pl.history" else "adata")
     assert first.default is first.empty
 
 

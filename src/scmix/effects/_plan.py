@@ -44,6 +44,13 @@ class Plan:
         """Most genes in a set: so many can be let back in."""
         return 1 + (self.anchor >= 0) if self.sets is None else self.sets.shape[1]
 
+    @property
+    def followed(self) -> np.ndarray:
+        """Numbers of the sets that may be perturbed, ascending."""
+        if self.sets is not None or self.chosen is None:
+            return np.arange(self.n_sets)
+        return np.flatnonzero(self.chosen & (np.arange(self.n_tokens) != self.anchor))
+
     def of(self, cells: Sequences) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The edits of some cells, cell by cell.
 

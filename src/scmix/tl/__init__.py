@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ._fine_tune import fine_tune
     from ._gene_embeddings import gene_embeddings
     from ._orthologue_pca import orthologue_pca
+    from ._perturb import perturb
     from ._transfer_labels import transfer_labels
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "annotate",
     "transfer_labels",
     "evaluate",
+    "perturb",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, {name: f"_{name}" for name in __all__})

@@ -1,0 +1,1 @@
+"""Rooms behind `tl.perturb`: genes, cells and states, the run, the tables."""
