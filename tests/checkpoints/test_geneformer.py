@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -380,6 +381,33 @@ def test_two_dictionaries_that_fit(v1: Path, tmp_path: Path) -> None:
     rewrite(path, lambda values: dict(zip(values, [0, 1, *range(31, 1, -1)], strict=True)))
     refuse(v1, "which differ and both fit. Name the one", InputError)
     import_geneformer(v1, tmp_path / "named", token_dictionary=path)
+
+
+def test_names_that_cannot_be_read(v1: Path, tmp_path: Path) -> None:
+    path = v1 / "gene_name_id_dict.pkl"
+    path.write_bytes(LFS)
+    with pytest.warns(UserWarning, match="Names of genes were left out: .*Git LFS") as said:
+        model = import_geneformer(v1, tmp_path / "out")
+    assert said[0].filename == __file__
+    assert path.name not in model.manifest["recipe"]["files"]
+    refuse(v1, "Git LFS", gene_names=path, overwrite=True)
+    path.write_bytes(pickle.dumps({"": genes("human", 1)[0], "\x07": "ENSG1", "A": "ENSG2"}))
+    import_geneformer(v1, tmp_path / "again")
+
+
+def test_an_untied_decoder(v1: Path) -> None:
+    tensors = load_file(v1 / "model.safetensors")
+    tensors["cls.predictions.decoder.weight"] = (
+        tensors["bert.embeddings.word_embeddings.weight"] + 1
+    )
+    save_file(tensors, v1 / "model.safetensors")
+    refuse(v1, f"{v1}: cls.*decoder.* computes tied weights only", IncompatibleModelError)
+    tensors["bert.embeddings.LayerNorm.weight"][0] = float("nan")
+    save_file(tensors, v1 / "model.safetensors")
+    refuse(v1, "NaN or infinite numbers in bert.embeddings.LayerNorm.weight")
+    tensors["surprise"] = torch.ones(1)
+    save_file(tensors, v1 / "model.safetensors")
+    refuse(v1, r"1 \(surprise\) unexpected")
 
 
 @pytest.mark.parametrize(

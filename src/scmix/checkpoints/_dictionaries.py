@@ -34,6 +34,9 @@ def read_tokens(path: Path) -> dict[str, int]:
             f"{path} does not number its {len(tokens):,} names from 0 without gaps and repeats; "
             "expected a token dictionary. Copy it again from where it came from."
         )
+    unreadable = [name for name in tokens if not _is_name(name)]
+    if unreadable:
+        raise ModelFileError(f"{path} has a token for {unreadable[0][:80]!r}, expected a name.")
     missing = [name for name in ("<pad>", "<mask>") if name not in tokens]
     if missing:
         raise ModelFileError(
@@ -63,7 +66,7 @@ def read_names(path: Path) -> dict[str, str]:
             raise ModelFileError(
                 f"{path} gives {name[:80]!r} the value {str(value)[:80]!r}; expected an Ensembl id."
             )
-    return {name: str(value) for name, value in names.items()}
+    return {name: str(value) for name, value in names.items() if _is_name(name)}
 
 
 def read(path: Path) -> dict[str, Value]:
@@ -73,8 +76,7 @@ def read(path: Path) -> dict[str, Value]:
     content = read_bytes(path, _MAX_BYTES)
     parse = {".json": parse_json, ".csv": _parse_csv}.get(path.suffix, parse_pickle)
     values = parse(content, path)
-    wrong = [name for name in values if not name.isprintable() or not name.strip()]
-    wrong += [name for name, v in values.items() if isinstance(v, bool | list | dict | None)]
+    wrong = [name for name, v in values.items() if isinstance(v, bool | list | dict | None)]
     if wrong or not values:
         raise ModelFileError(
             f"{path} holds {f'the entry {wrong[0][:80]!r}' if wrong else 'no entries'}; expected "
@@ -174,6 +176,10 @@ def _named(folder: Path, part: str) -> list[Path]:
     return [path for path in paths if part in path.name and path.suffix in _SUFFIXES]
 
 
+def _is_name(name: str) -> bool:
+    return name.isprintable() and bool(name.strip())
+
+
 def _token(value: Value, name: str, path: Path) -> int:
     if not isinstance(value, int):
         raise ModelFileError(
@@ -191,7 +197,8 @@ def _parse_csv(content: bytes, path: Path) -> dict[str, Value]:
     if any(len(row) != 2 for row in rows):
         raise ModelFileError(f"{path} has lines without exactly two columns: name and value.")
     values = [_number(value) for _, value in rows]
-    if isinstance(values[0], str) and any(not isinstance(value, str) for value in values):
+    textual = [isinstance(value, str) for value in values]
+    if textual[:1] == [True] and not all(textual):
         rows, values = rows[1:], values[1:]
     names = [name for name, _ in rows]
     if len(set(names)) < len(names):

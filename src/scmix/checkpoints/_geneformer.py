@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .._errors import IncompatibleModelError, InputError
+from .._errors import IncompatibleModelError, InputError, ModelFileError
 from ..encoder import Config, Encoder
 from ..genes import Vocabulary
 from . import _config, _dictionaries, _manifest
@@ -107,10 +107,12 @@ def import_geneformer(
     tokens = _dictionaries.read_tokens(token_path)
     _check_tokens(tokens, settings, token_path, source)
     medians = _median_paths(gene_median, tokens, source)
-    names = _path(gene_names) or _dictionaries.find_names(token_path)
+    names_path = _path(gene_names) or _dictionaries.find_names(token_path)
+    names = _read_names(names_path, required=gene_names is not None)
     vocabulary = _read_vocabulary(tokens, medians, names)
+    _report_unused(vocabulary)
     encoder, has_head, dtype = _read_encoder(source, settings)
-    files = [source / _manifest.WEIGHTS, token_path, *medians, *([names] if names else [])]
+    files = [source / _manifest.WEIGHTS, token_path, *medians, *([names_path] if names else [])]
     recipe = {
         "name": "imported",
         "architecture": architecture,
@@ -180,26 +182,37 @@ def _median_paths(
     return [Path(path).expanduser() for path in several]
 
 
+def _read_names(path: Path | None, *, required: bool) -> dict[str, str]:
+    """Names of genes; files that nobody asked for may be unreadable."""
+    try:
+        return _dictionaries.read_names(path) if path else {}
+    except ModelFileError as error:
+        if required:
+            raise
+        _warn(f"Names of genes were left out: {error}")
+        return {}
+
+
 def _read_vocabulary(
-    tokens: dict[str, int], median_paths: list[Path], names: Path | None
+    tokens: dict[str, int], median_paths: list[Path], names: dict[str, str]
 ) -> Vocabulary:
     medians: dict[str, float] = {}
     for path in median_paths:
         medians |= _dictionaries.read_medians(path)
-    vocabulary = to_vocabulary(tokens, medians, _dictionaries.read_names(names) if names else {})
-    _report_unused(vocabulary)
-    return vocabulary
+    return to_vocabulary(tokens, medians, names)
 
 
 def _report_unused(vocabulary: Vocabulary) -> None:
     unused = [name for name in vocabulary.special if not name.startswith("<")]
     if unused:
-        warnings.warn(
+        _warn(
             f"{len(unused):,} of {vocabulary.n_tokens:,} tokens are no human or mouse Ensembl id "
-            f"with a median ({', '.join(unused[:3])}); the model never sees them in a cell.",
-            UserWarning,
-            stacklevel=4,
+            f"with a median ({', '.join(unused[:3])}); the model never sees them in a cell."
         )
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, UserWarning, stacklevel=4)  # who called import_geneformer
 
 
 def _read_encoder(source: Path, settings: dict) -> tuple[Encoder, bool, str]:
@@ -214,7 +227,10 @@ def _read_encoder(source: Path, settings: dict) -> tuple[Encoder, bool, str]:
         tensors |= _silent_head(settings)
     with torch.random.fork_rng(devices=[]):  # weights are drawn, only to be replaced
         encoder = Encoder(Config.from_dict(settings), pooler="bert.pooler.dense.weight" in tensors)
-    encoder.load_state_dict(tensors, assign=True)
+    try:
+        encoder.load_state_dict(tensors, assign=True)
+    except IncompatibleModelError as error:
+        raise IncompatibleModelError(f"{source}: {error}") from error
     halves = all(entry.dtype in ("F16", "I64") for entry in entries.values())
     return encoder.eval(), has_head, "float16" if halves else "float32"
 
