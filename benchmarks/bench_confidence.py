@@ -35,7 +35,7 @@ from scmix.classifiers import CellClassifier
 GROUPED = (
     "lung_celllines_scmixology",
     "kang_muscat_ctrl_stim",
-    "jaitin_spleen",
+    "kang_pbmc_ifnb",
     "kang_muscat_5donors",
 )
 TYPED = (
@@ -57,7 +57,7 @@ def coverage(adata: ad.AnnData, seed: int, **training: Any) -> Iterator[dict[str
         known = set(adata.obs["cell_type"][~test])
         new = adata[test & adata.obs["cell_type"].isin(known).to_numpy()].copy()
         classifier = scmix.tl.fine_tune(
-            adata[~test], "cell_type", groups="groups", validation_share=0.3, seed=seed, **training
+            adata[~test], "cell_type", groups="groups", validation_share=0.5, seed=seed, **training
         )
         scmix.tl.annotate(new, classifier, reject="distance", alpha=ALPHA, on_duplicate="sum")
         yield {"group": group, "seed": seed, **held_out_scores(new, classifier)}
@@ -148,7 +148,8 @@ def load(folder: Path, name: str, max_cells: int) -> ad.AnnData:
     sizes = adata.obs["cell_type"].value_counts()
     kept = adata.obs["cell_type"].isin(sizes.index[sizes >= FEWEST_CELLS])
     adata = adata[kept.to_numpy()].copy()
-    groups = pd.Series(pd.factorize(adata.obs["batch"], sort=True)[0] % MOST_GROUPS)
+    donors = adata.obs["donor" if "donor" in adata.obs else "batch"].astype(str)
+    groups = pd.Series(pd.factorize(donors, sort=True)[0] % MOST_GROUPS)
     adata.obs["groups"] = pd.Categorical(groups.astype(str).to_numpy())
     return adata
 

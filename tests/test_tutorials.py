@@ -15,6 +15,7 @@ from scmix import datasets
 TUTORIALS = Path(__file__).parents[1] / "tutorials"
 NOTEBOOKS = sorted(TUTORIALS.glob("*.ipynb"))
 CELLS_PER_TYPE = 8
+BLOOD_CELLS_PER_TYPE = 32  # half of them unused, the rest in three parts
 
 
 @pytest.fixture
@@ -28,6 +29,15 @@ def few_cells(monkeypatch):
     return part
 
 
+@pytest.fixture
+def few_blood_cells(monkeypatch):
+    """The blood cells with a few of each type."""
+    full = datasets.pbmc3k()
+    rows = full.obs.groupby("cell_type", observed=True).indices.values()
+    part = full[np.sort(np.concatenate([r[:BLOOD_CELLS_PER_TYPE] for r in rows]))].copy()
+    monkeypatch.setattr(datasets, "pbmc3k", part.copy)
+
+
 @pytest.fixture(autouse=True)
 def _close_figures():
     yield
@@ -37,7 +47,7 @@ def _close_figures():
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
-def test_notebook_runs(path, few_cells, capsys):
+def test_notebook_runs(path, few_cells, few_blood_cells, capsys):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     namespace = {"__name__": "__main__"}

@@ -238,19 +238,19 @@ def _centred(
 
 
 def _pooler_params(model: checkpoints.Model, seed: int) -> dict[str, Any]:
-    return (
-        {"pooler": "checkpoint"} if model.encoder.has_pooler else {"pooler": "random", "seed": seed}
-    )
+    if model.encoder.has_pooler:
+        return {"pooler": "checkpoint"}
+    return {"pooler": "random", "seed": seed}
 
 
 def _warn_shared(adata: AnnData, reference: AnnData) -> None:
     """Cells that label themselves make everything look right."""
-    names = adata.obs_names.intersection(reference.obs_names)
-    n_shared = int((~names.str.fullmatch(r"\d+")).sum())  # running numbers name nothing
-    if n_shared:
+    shared = adata.obs_names.intersection(reference.obs_names)
+    names = [str(name) for name in shared if not str(name).isdigit()]  # numbers name nothing
+    if names:
         warnings.warn(
-            f"{n_shared:,} of {adata.n_obs:,} cells have the name of a cell of the reference (such "
-            f"as {names[0]!r}). If they are the same cells, they label themselves: leave them out "
-            "of one.",
+            f"{len(names):,} of {adata.n_obs:,} cells have the name of a cell of the reference "
+            f"(such as {names[0]!r}). If they are the same cells, they label themselves: leave "
+            "them out of one.",
             stacklevel=3,
         )
