@@ -112,7 +112,12 @@ def import_geneformer(
     vocabulary = _read_vocabulary(tokens, medians, names)
     _report_unused(vocabulary)
     encoder, has_head, dtype = _read_encoder(source, settings)
-    files = [source / _manifest.WEIGHTS, token_path, *medians, *([names_path] if names else [])]
+    files = [
+        source / _manifest.WEIGHTS,
+        token_path,
+        *medians,
+        *([names_path] if names_path and names else []),
+    ]
     recipe = {
         "name": "imported",
         "architecture": architecture,
