@@ -250,7 +250,9 @@ def _train(
     )
     if checkpoint is None:
         trainer.evaluate()  # the start is a candidate too
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    epoch = {"epoch": step / stream.steps_per_epoch}
+    if step < trainer.args.max_steps and not (step and best.is_final(epoch, recipe.patience)):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     best.restore(network)
     network.to("cpu").eval()
     if recipe.lora_rank:

@@ -52,7 +52,8 @@ class Trainer(transformers.Trainer):
         self.recipe, self.stream, self.validation = recipe, stream, validation
         self.class_weights, self.history, self.best = weights, history, best
         self._rows: list[int] = []
-        self.add_callback(_Watch(self))
+        self.watch = _Watch(self)
+        self.add_callback(self.watch)
         self.remove_callback(transformers.PrinterCallback)  # it prints
 
     def get_train_dataloader(self) -> DataLoader:
@@ -119,6 +120,8 @@ class Trainer(transformers.Trainer):
         if self.is_world_process_zero():
             self.history.add(record)
         self.best.offer(network, record)
+        self.watch.show(record)
+        self.control.should_training_stop |= self.best.is_final(record, self.recipe.patience)
         return {f"{metric_key_prefix}_{name}": value for name, value in record.items()}
 
 
@@ -145,13 +148,9 @@ class _Watch(transformers.TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update()
 
-    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        shown = {"macro_f1": f"{(metrics or {}).get('eval_macro_f1', float('nan')):.3f}"}
-        self.bar.set_postfix(shown)
-        patience = self.trainer.recipe.patience
-        if patience and self.trainer.best.epochs_since(metrics["eval_epoch"]) >= patience:
-            control.should_training_stop = True
-        return control
+    def show(self, record: dict[str, Any]) -> None:
+        if "validation_macro_f1" in record:
+            self.bar.set_postfix(macro_f1=f"{record['validation_macro_f1']:.3f}")
 
     def on_save(self, args, state, control, **kwargs):
         if state.is_world_process_zero:

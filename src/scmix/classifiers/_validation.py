@@ -138,9 +138,9 @@ class Best:
         weights = self.weights if self.path is None else load_file(self.path)
         network.load_state_dict(weights, strict=False)
 
-    def epochs_since(self, epoch: float) -> float:
-        """Epochs since the one that is kept."""
-        return epoch - self.record.get("epoch", 0)
+    def is_final(self, record: dict[str, Any], patience: int) -> bool:
+        """Whether training ends with this record: no better epoch for as long as patience lasts."""
+        return bool(patience) and record["epoch"] - self.record["epoch"] >= patience
 
     def _is_better(self, record: dict[str, Any]) -> bool:
         if self.last or not self.record:
