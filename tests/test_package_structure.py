@@ -61,6 +61,7 @@ def test_everything_announced_is_there() -> None:
         "tl.gene_embeddings",
         "tl.orthologue_pca",
         "tl.fine_tune",
+        "tl.fine_tune_genes",
         "tl.transfer_labels",
         "tl.annotate",
         "tl.evaluate",

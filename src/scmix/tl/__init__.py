@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ._embed import embed
     from ._evaluate import evaluate
     from ._fine_tune import fine_tune
+    from ._fine_tune_genes import fine_tune_genes
     from ._gene_embeddings import gene_embeddings
     from ._orthologue_pca import orthologue_pca
     from ._perturb import perturb
@@ -19,6 +20,7 @@ __all__ = [
     "gene_embeddings",
     "orthologue_pca",
     "fine_tune",
+    "fine_tune_genes",
     "annotate",
     "transfer_labels",
     "evaluate",
