@@ -101,28 +101,13 @@ def import_geneformer(
     source, target = Path(folder).expanduser(), Path(out).expanduser()
     _check_folders(source, target, overwrite=overwrite)
     settings, architecture = _read_config(source)
-    token_path = _path(token_dictionary) or _dictionaries.find_tokens(
-        source, settings["vocab_size"]
-    )
-    tokens = _dictionaries.read_tokens(token_path)
-    _check_tokens(tokens, settings, token_path, source)
-    medians = _median_paths(gene_median, tokens, source)
-    names_path = _path(gene_names) or _dictionaries.find_names(token_path)
-    names = _read_names(names_path, required=gene_names is not None)
-    vocabulary = _read_vocabulary(tokens, medians, names)
-    _report_unused(vocabulary)
+    vocabulary, used = _read_genes(source, settings, token_dictionary, gene_median, gene_names)
     encoder, has_head, dtype = _read_encoder(source, settings)
-    files = [
-        source / _manifest.WEIGHTS,
-        token_path,
-        *medians,
-        *([names_path] if names_path and names else []),
-    ]
     recipe = {
         "name": "imported",
         "architecture": architecture,
         "language_model_head": has_head,
-        "files": {path.name: _digest(path) for path in files},
+        "files": {path.name: _digest(path) for path in (source / _manifest.WEIGHTS, *used)},
     }
     save(
         target,
@@ -159,6 +144,29 @@ def _read_config(source: Path) -> tuple[dict, str]:
     # Which weights there are is seen from the weights themselves.
     content["architectures"] = [_config.ARCHITECTURE]
     return _config.from_json(content, path), str(named[0])
+
+
+def _read_genes(
+    source: Path,
+    settings: dict,
+    token_dictionary: PathLike | None,
+    gene_median: PathLike | Sequence[PathLike] | None,
+    gene_names: PathLike | None,
+) -> tuple[Vocabulary, list[Path]]:
+    """The vocabulary, and the files that it was made of."""
+    n_tokens = settings["vocab_size"]
+    token_path = _path(token_dictionary) or _dictionaries.find_tokens(source, n_tokens)
+    tokens = _dictionaries.read_tokens(token_path)
+    _check_tokens(tokens, settings, token_path, source)
+    median_paths = _median_paths(gene_median, tokens, source)
+    medians: dict[str, float] = {}
+    for path in median_paths:
+        medians |= _dictionaries.read_medians(path)
+    names_path = _path(gene_names) or _dictionaries.find_names(token_path)
+    names = _read_names(names_path, required=gene_names is not None)
+    vocabulary = to_vocabulary(tokens, medians, names)
+    _report_unused(vocabulary)
+    return vocabulary, [token_path, *median_paths, *([names_path] if names_path and names else [])]
 
 
 def _path(path: PathLike | None) -> Path | None:
@@ -198,15 +206,6 @@ def _read_names(path: Path | None, *, required: bool) -> dict[str, str]:
         return {}
 
 
-def _read_vocabulary(
-    tokens: dict[str, int], median_paths: list[Path], names: dict[str, str]
-) -> Vocabulary:
-    medians: dict[str, float] = {}
-    for path in median_paths:
-        medians |= _dictionaries.read_medians(path)
-    return to_vocabulary(tokens, medians, names)
-
-
 def _report_unused(vocabulary: Vocabulary) -> None:
     unused = [name for name in vocabulary.special if not name.startswith("<")]
     if unused:
@@ -217,7 +216,7 @@ def _report_unused(vocabulary: Vocabulary) -> None:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, UserWarning, stacklevel=4)  # who called import_geneformer
+    warnings.warn(text, UserWarning, stacklevel=5)  # who called import_geneformer
 
 
 def _read_encoder(source: Path, settings: dict) -> tuple[Encoder, bool, str]:
