@@ -63,6 +63,12 @@ def knockout_rank(out: Path) -> pd.DataFrame:
     return table
 
 
+def share_below(table: pd.DataFrame) -> str:
+    """Share of the genes that Trem2 comes before by its effect."""
+    first = table.iloc[0]
+    return f"{1 - first['place of Trem2'] / first['of genes']:.0%}"
+
+
 def place(values: pd.Series, token: int) -> int:
     """Place of a gene, 1 for the largest value."""
     return int((values > values[token]).sum()) + 1
@@ -157,6 +163,7 @@ def page(out: Path) -> str:
         INTRODUCTION.format(model=(out / "model.txt").read_text().strip()),
         KNOCKOUT.format(
             rank=markdown(knockout_rank(out)),
+            above=share_below(knockout_rank(out)),
             agreement=f"{agreement:.2f}",
             n_checked=n_checked,
             genes=markdown(genes),
@@ -188,7 +195,9 @@ def fine_tuned_part(folder: Path) -> list[str]:
         return []
     return [
         FINE_TUNED.format(
-            rank=markdown(knockout_rank(folder)), genes=markdown(knockout_genes(folder))
+            rank=markdown(knockout_rank(folder)),
+            above=share_below(knockout_rank(folder)),
+            genes=markdown(knockout_genes(folder)),
         )
     ]
 
@@ -238,6 +247,9 @@ highest, and random ones): {agreement}.
 
 {rank}
 
+By its effect Trem2 comes before {above} of the genes; chance would be half of them, and a list of
+drivers would have to show it among the first few.
+
 Do the genes whose own vectors move when Trem2 is deleted from wild-type cells change in the
 knock-out? Over {n_genes} genes detected in more than 5 % of the cells of both conditions; by
 chance, {by_chance} would be shared among the top.
@@ -253,6 +265,8 @@ from other genes and from pretraining. Both halves are of the same two samples, 
 on other mice.
 
 {rank}
+
+By its effect Trem2 comes before {above} of the genes.
 
 {genes}
 """
