@@ -1,6 +1,6 @@
 """Which types are taken for which."""
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -149,7 +149,7 @@ def _draw(counts: pd.DataFrame, true: str, predicted: str) -> "Figure":
 
 
 def _name(axes: "Axes", counts: pd.DataFrame, true: str, predicted: str) -> None:
-    small = {"fontsize": "small" if len(counts) <= _NUMBERS_UP_TO else "x-small"}
+    small: Any = {"fontsize": "small" if len(counts) <= _NUMBERS_UP_TO else "x-small"}
     axes.set_xticks(
         range(counts.shape[1]), map(_short, counts.columns), rotation=90, ha="center", **small
     )
