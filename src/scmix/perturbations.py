@@ -325,7 +325,7 @@ def _shift(sequences: Sequences, genes: np.ndarray, by: float, unit: str, *, dow
     moves = np.flatnonzero(find(sequences, genes) >= 0)
     place = positions(sequences.indptr)[moves]
     rows = _rows(sequences)[moves]
-    target = target_places(place, sequences.lengths[rows], by, unit, down=down)
+    target = _target(place, sequences.lengths[rows], by, unit, down=down)
     key = 2 * np.arange(sequences.tokens.size)
     moved = target != place
     key[moves[moved]] = (2 * (sequences.indptr[rows] + target) + (1 if down else -1))[moved]
@@ -333,7 +333,7 @@ def _shift(sequences: Sequences, genes: np.ndarray, by: float, unit: str, *, dow
     return Edited(Sequences(sequences.tokens[source], sequences.indptr), source)
 
 
-def target_places(
+def _target(
     place: np.ndarray, lengths: np.ndarray, by: float, unit: str, *, down: bool
 ) -> np.ndarray:
     """Where a gene at some place of a cell with so many genes goes, see :func:`inhibit`."""

@@ -1,9 +1,10 @@
-"""First-order estimates: the effect of every edit of a cell from one forward and one backward pass.
+"""First-order estimates of deletions, from one forward and one backward pass per cell.
 
 Every token is given a weight, with which it is attended to. Deletion takes the weight of one token
-from one to zero, and moves the tokens behind it up by one position; a move changes positions only.
-The estimate is the derivative of the cell's movement along a direction with respect to that weight,
-plus the product of the gradient of the token embeddings with their change by position.
+from one to zero, and moves the tokens behind it up by one position. The estimate is minus the
+derivative of the cell's movement along a direction with respect to that weight, plus the product of
+the gradient of the token embeddings with their change by position. For moves there is no such
+estimate: the change of the moved gene itself, which is not part of its effect, would drown the rest.
 """
 
 from collections.abc import Iterator
@@ -17,20 +18,17 @@ from ..batches import Sequences, add_special, positions
 from ..encoder import Encoder
 from ..genes import Vocabulary
 from ..inference import default_batch_tokens
-from ..perturbations import Edit, target_places
 from ._edits import cuts
 
 
 @dataclass(frozen=True, eq=False)
 class Screen:
-    """Estimates the movement of cells along a direction, for the edits of single genes.
+    """Estimates the movement of cells along a direction when a gene is deleted.
 
     Parameters
     ----------
     encoder, vocabulary, layer, pool
         As in :class:`scmix.effects.Engine`.
-    edit
-        What is done to a gene. For genes that are let back in there is no estimate.
     centre
         Subtracted from the pooled vector, `(H,)`.
     direction
@@ -43,7 +41,6 @@ class Screen:
 
     encoder: Encoder
     vocabulary: Vocabulary
-    edit: Edit
     centre: np.ndarray
     direction: np.ndarray
     layer: int = -1
@@ -77,38 +74,13 @@ class Screen:
         room = self.encoder.config.max_position_embeddings
         read = add_special(genes, self.vocabulary, species, max_length=room)
         is_gene = ~np.isin(read.tokens, self.vocabulary.special_ids, kind="sort")
-        at = positions(read.indptr)
         by_weight, by_embedding, embedded = self._gradients(read, is_gene)
-
-        def moved(to: np.ndarray, which: np.ndarray) -> np.ndarray:
-            """Effect of some tokens on other positions, each by itself."""
-            with torch.no_grad():
-                new = self._embed(read.tokens[which], np.clip(to, 0, room - 1))
-            there = torch.from_numpy(which).to(embedded.device)
-            change = (new - embedded[there]).float() * by_embedding[there]
-            return change.sum(dim=1).double().cpu().numpy()
-
-        place, everything = np.flatnonzero(is_gene), np.arange(at.size)
-        if self.edit.kind == "delete":
-            up = np.concatenate([[0], np.cumsum(moved(at - 1, everything))])
-            ends = np.repeat(read.indptr[1:], genes.lengths)
-            return up[ends] - up[place + 1] - by_weight[place]
-        target = place + self._steps(genes)
-        own = moved(at[place] + target - place, place)
-        if self.edit.kind == "inhibit":  # those that are passed move up
-            up = np.concatenate([[0], np.cumsum(moved(at - 1, everything))])
-            return own + up[target + 1] - up[place + 1]
-        down = np.concatenate([[0], np.cumsum(moved(at + 1, everything))])
-        return own + down[place] - down[target]
-
-    def _steps(self, genes: Sequences) -> np.ndarray:
-        """How far each gene moves; negative is up."""
-        place = positions(genes.indptr)
-        if self.edit.kind == "overexpress":
-            return -place
-        lengths = np.repeat(genes.lengths, genes.lengths)
-        down = self.edit.kind == "inhibit"
-        return target_places(place, lengths, self.edit.by, self.edit.unit, down=down) - place
+        with torch.no_grad():
+            moved = self._embed(read.tokens, np.maximum(positions(read.indptr) - 1, 0)) - embedded
+            up = (moved.float() * by_embedding).sum(dim=1).double().cpu().numpy()
+        place, ups = np.flatnonzero(is_gene), np.concatenate([[0], np.cumsum(up)])
+        behind = ups[np.repeat(read.indptr[1:], genes.lengths)] - ups[place + 1]
+        return behind - by_weight[place]
 
     def _gradients(self, read: Sequences, is_gene: np.ndarray) -> tuple[np.ndarray, Tensor, Tensor]:
         """Of the movement, by the weight and by the embedding of every token; the embeddings."""

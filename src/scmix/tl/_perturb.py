@@ -118,9 +118,10 @@ def perturb(
         same genes without the perturbed one, and the movement towards the start is subtracted.
         `"geneformer_v1"` (and Mix-Geneformer) and `"geneformer_v2"`: as published.
     screen
-        With `genes="all"` and states: estimate the effect of all genes from one forward and one
-        backward pass per cell, and run exactly so many with the largest estimates, and
-        `n_sample` others. The rest are marked in the column `estimated`. None: all exactly.
+        With `genes="all"`, `kind="delete"` and states: estimate the effect of all genes from one
+        forward and one backward pass per cell, and run exactly so many with the largest
+        estimates, and `n_sample` others. The rest are marked in the column `estimated`. None, and
+        everywhere else: all exactly.
     n_sample
         Genes drawn at random among the others, to see how well the estimates rank.
     test_states

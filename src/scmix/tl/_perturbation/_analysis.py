@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+import torch
 
+from ... import inference
 from ..._errors import InputError
 from ...batches import positions
 from ...effects import Engine, Formula, PairTotals, Plan, Screen, Totals
@@ -160,12 +162,13 @@ class Analysis:
             return None
         if asked.genes.names is not None or anchor >= 0 or asked.by_gene:
             return None
-        if not self.states.names:
-            return None  # the size of a shift has no first order
+        if asked.edit.kind != "delete" or not self.states.names:
+            return None  # moves have no useful first order, and the size of a shift has none
+        device = asked.encoder.bert.embeddings.word_embeddings.weight.device
         screen = Screen(
-            asked.encoder,
+            # bfloat16 is half the work but ranks worse: 0.69 against 0.82, four cells of scmix-mini
+            inference.prepare(asked.model.encoder, device, torch.float32),
             asked.model.vocabulary,
-            asked.edit,
             geometry.measure.centre,
             geometry.towards(1) @ geometry.measure.probes,
             asked.layer,
