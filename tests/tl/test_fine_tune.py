@@ -6,7 +6,7 @@ from anndata import AnnData
 
 import scmix
 from scmix import _slots
-from scmix._errors import GeneIdError, InputError, MissingKeyError
+from scmix._errors import InputError, MissingKeyError
 from scmix.batches import concat
 from scmix.genes import Vocabulary
 
@@ -147,7 +147,7 @@ def test_views_and_backed_files(tiny, cells, tmp_path):
         ({"recipe": "slow"}, InputError, "expected one of fast, paper"),
         ({"n_genes": 0}, InputError, "n_genes=0"),
         ({"layer": "x"}, MissingKeyError, "no layer 'x'"),
-        ({"species": "mouse"}, GeneIdError, "mouse"),
+        ({"species": "rat"}, InputError, "Found species 'rat'"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(tiny, cells, monkeypatch, options, error, message):

@@ -223,11 +223,18 @@ def _train(
     saves: bool,
 ) -> None:
     """Train the network and leave it with the weights of the epoch to keep."""
-    args_of = {"batch_size": recipe.batch_size, "balanced": recipe.balance == "sampling"}
     special_ids, limit = model.vocabulary.special_ids, model.config.max_position_embeddings
     codes, aside = cells.labels.codes, cells.aside
     rows = np.flatnonzero(~aside)
-    stream = Stream(whole[rows], codes[rows], special_ids, limit, seed=recipe.seed, **args_of)
+    stream = Stream(
+        whole[rows],
+        codes[rows],
+        special_ids,
+        limit,
+        batch_size=recipe.batch_size,
+        balanced=recipe.balance == "sampling",
+        seed=recipe.seed,
+    )
     bf16 = in_bf16(device, recipe.precision)
     validation = Validation(whole[aside], codes[aside], special_ids, bf16=bf16)
     step, checkpoint = (last_checkpoint(folder) if saves else None) or (0, None)

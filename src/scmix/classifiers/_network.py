@@ -52,7 +52,9 @@ class Network(nn.Module):
         config = encoder.config
         self.encoder, self.pool, self.hidden_layer = encoder, pool, hidden_layer
         self.dropout_p = dropout
-        self.heads = nn.ModuleList(nn.Linear(config.hidden_size, n) for n in sizes)
+        self.heads: Any = nn.ModuleList(  # of Linear, which a ModuleList cannot say
+            nn.Linear(config.hidden_size, n) for n in sizes
+        )
         for head in self.heads:
             nn.init.normal_(head.weight, std=config.initializer_range)
             nn.init.zeros_(head.bias)

@@ -98,7 +98,7 @@ def named(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     strange = sorted(set(text) - {"train", "validation", "test"})
     if strange:
         raise InputError(
-            f"Found {strange[0]!r} in {column.name!r}; expected a bool, or "
+            f"Found {str(strange[0])!r} in {column.name!r}; expected a bool, or "
             '"train", "validation" or "test".'
         )
     return text == "validation", text != "test"

@@ -83,9 +83,10 @@ class Trainer(transformers.Trainer):
             raise FloatingPointError(self._stopped("loss"))
         return (loss, logits) if return_outputs else loss
 
-    def check_gradients(self) -> None:
+    def check_gradients(self, model: torch.nn.Module) -> None:
         """End the training before a gradient that is not finite reaches the weights."""
-        norms = torch._foreach_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        trained = list(model.parameters())
+        norms = torch._foreach_norm([p.grad for p in trained if p.grad is not None])
         if not torch.isfinite(torch.stack(norms)).all():
             raise FloatingPointError(self._stopped("gradient"))
 
@@ -142,8 +143,8 @@ class _Watch(transformers.TrainerCallback):
             disable=not settings.progress or not state.is_world_process_zero,
         )
 
-    def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        self.trainer.check_gradients()
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        self.trainer.check_gradients(model)
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update()

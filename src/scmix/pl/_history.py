@@ -61,7 +61,7 @@ def history(
     >>> [axes.get_ylabel() for axes in figure.axes]
     ['loss', 'score on validation cells']
     """
-    table = getattr(classifier, "history", classifier)
+    table: pd.DataFrame = getattr(classifier, "history", classifier)
     if not len(table):
         raise InputError(
             "Found no record of training: a classifier made with epochs=0 is a regression on the "
@@ -116,10 +116,13 @@ def _draw(curves: pd.DataFrame) -> "Figure":
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.spines[["top", "right"]].set_visible(False)
-            axes.legend(frameon=False, fontsize="small")
+            if here.empty:
+                axes.text(0.5, 0.5, "no validation cells", ha="center", transform=axes.transAxes)
+            else:
+                axes.legend(frameon=False, fontsize="small")
         both[0].set_ylabel("loss")
         both[0].set_ylim(bottom=0)
-        scores = curves.loc[curves["panel"] == "score", "value"]
-        both[1].set_ylim(max(0, scores.min() - 0.05), 1.02)
+        lowest = curves.loc[curves["panel"] == "score", "value"].min()
+        both[1].set_ylim(max(0, lowest - 0.05), 1.02)
         both[1].set_ylabel("score on validation cells")
     return figure
