@@ -53,6 +53,10 @@ def test_notebook_runs(path, few_cells, few_blood_cells, capsys):
     namespace = {"__name__": "__main__"}
     for number, source in enumerate(code):
         exec(compile(source, f"{path.name}, code cell {number}", "exec"), namespace)
+    if path.stem == "03_perturbation":
+        scores = namespace["scores"]
+        assert scores["effect"].dropna().is_monotonic_decreasing
+        assert scores.set_index("symbol").loc["LYZ", "de_rank"] == 1  # what was knocked out
     if path.stem == "01_embed_and_compare":
         assert 'Pass layer="counts"' in capsys.readouterr().out
         assert namespace["adata"].obsm["X_scmix"].shape[0] == few_cells.n_obs
