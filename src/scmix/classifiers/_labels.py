@@ -34,7 +34,7 @@ class Labels:
     @property
     def labelled(self) -> np.ndarray:
         """Whether a cell has any label."""
-        return (self.codes >= 0).any(axis=1)
+        return np.any(self.codes >= 0, axis=1)
 
     def __getitem__(self, rows: np.ndarray) -> "Labels":
         return Labels(self.codes[rows], self.classes, self.dropped)

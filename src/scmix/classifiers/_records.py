@@ -5,8 +5,14 @@ from typing import Any
 
 import pandas as pd
 
-_NUMBERS = ("epoch", "loss", "learning_rate", "validation_loss")
-_NUMBERS += ("validation_accuracy", "validation_macro_f1")
+_NUMBERS = (
+    "epoch",
+    "loss",
+    "learning_rate",
+    "validation_loss",
+    "validation_accuracy",
+    "validation_macro_f1",
+)
 
 
 def is_epoch(record: dict[str, Any]) -> bool:
