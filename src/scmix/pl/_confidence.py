@@ -147,7 +147,7 @@ def _draw(curves: dict[str, Curves]) -> "Figure":
         left.set_aspect("equal")
         right.set(xlim=(0, 1.02), xlabel="share of cells labelled", ylabel="share of them wrong")
         right.set_ylim(bottom=0)
-        for axes, place in ((left, "upper left"), (right, "upper left")):
+        for axes, place in ((left, "lower right"), (right, "upper left")):
             axes.legend(frameon=False, loc=place, fontsize="small", handletextpad=0.5)
             axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -72,7 +73,7 @@ def predict(
         {key: np.full(n_cells, np.nan, np.float32) for key in measured},
         np.zeros(n_cells, dtype=bool),
     )
-    options = {
+    options: dict[str, Any] = {
         "device": settings.device if device is None else device,
         "dtype": dtype,
         "batch_tokens": batch_tokens,
@@ -97,5 +98,5 @@ def _strangeness(
     classifier: CellClassifier, key: str, logits: np.ndarray, vectors: np.ndarray
 ) -> np.ndarray:
     calibration = classifier.calibration[key]
-    _, distances = nearest_centroid(vectors, calibration.centroids)
+    _, distances = nearest_centroid(vectors, np.asarray(calibration.centroids))
     return strangeness(calibration, logits, distances)

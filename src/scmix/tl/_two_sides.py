@@ -37,8 +37,8 @@ class Side:
         self, adata: AnnData, keys: Mapping[str, str | None], options: Mapping[str, Any]
     ) -> None:
         self.adata = adata
-        self._keys = keys
-        self._options = options
+        self._keys = dict[str, Any](keys)
+        self._options = dict(options)
         self._match: tuple[GeneMatch, np.ndarray] | None = None
 
     def embedded(self, reader: Reader) -> np.ndarray:
