@@ -19,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-
 import numpy as np
 import torch
 from scipy.stats import spearmanr
@@ -98,10 +97,11 @@ class Bench:
         """First-order estimates of deleting every gene: token and estimate."""
         encoder = inference.prepare(self.model.encoder, CPU, dtype)
         screen = Screen(
-            encoder, self.model.vocabulary, self.centre, self.direction, self.layer, self.pool,
+            encoder, self.model.vocabulary, self.length, self.centre, self.direction, self.layer,
+            self.pool,
         )  # fmt: skip
         read = truncate(self.cells, self.length)
-        parts = [values for _, values in screen.run(read, self.species)]
+        parts = [values for _, values in screen.run(self.cells, self.species)]
         return read.tokens, np.concatenate(parts)
 
     def published(self, n_edits: int) -> Callable[[], None]:

@@ -201,7 +201,8 @@ def test_estimates_are_the_first_order_of_the_effect(pool, leave_out):
         for layer in encoder.bert.encoder.layer:
             layer.attention.self.value.weight *= 0.02
     rng = np.random.default_rng(0)
-    cells = Sequences.from_list([rng.permutation(np.arange(5, 40))[:ROOM] for _ in range(3)])
+    lengths = (ROOM - 2, ROOM, ROOM + 1)  # into the last a gene is let back in
+    cells = Sequences.from_list([rng.permutation(np.arange(5, 40))[:n] for n in lengths])
     centre, direction = rng.normal(size=(2, 16))
     found = run(cells, Edit("delete", ROOM), encoder=encoder, pool=pool, leave_out=leave_out)
     exact = Measure(centre, direction[None])(found["original"], found["perturbed"])[1][:, 0]
@@ -209,6 +210,7 @@ def test_estimates_are_the_first_order_of_the_effect(pool, leave_out):
         screen = Screen(
             encoder,
             VOCABULARY,
+            ROOM,
             centre,
             direction,
             pool=pool,

@@ -3,8 +3,10 @@
 Every token is given a weight, with which it is attended to. Deletion takes the weight of one token
 from one to zero, and moves the tokens behind it up by one position. The estimate is minus the
 derivative of the cell's movement along a direction with respect to that weight, plus the product of
-the gradient of the token embeddings with their change by position. For moves there is no such
-estimate: the change of the moved gene itself, which is not part of its effect, would drown the rest.
+the gradient of the token embeddings with their change by position. From a cell with more genes than
+are read, the next one is let in whichever gene is deleted: what that does is computed once, by two
+more forward passes. For moves there is no such estimate: the change of the moved gene itself, which
+is not part of its effect, would drown the rest.
 """
 
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from ..batches import Sequences, add_special, positions
 from ..encoder import Encoder
 from ..genes import Vocabulary
 from ..inference import default_batch_tokens
+from ..perturbations import truncate
 from ._edits import cuts
 
 
@@ -29,6 +32,8 @@ class Screen:
     ----------
     encoder, vocabulary, layer, pool
         As in :class:`scmix.effects.Engine`.
+    n_genes
+        Most genes of a cell that are read.
     centre
         Subtracted from the pooled vector, `(H,)`.
     direction
@@ -41,6 +46,7 @@ class Screen:
 
     encoder: Encoder
     vocabulary: Vocabulary
+    n_genes: int
     centre: np.ndarray
     direction: np.ndarray
     layer: int = -1
@@ -54,19 +60,24 @@ class Screen:
         Parameters
         ----------
         cells
-            Genes that are read of each cell, by rank.
+            Genes of each cell, by rank; where genes are let back in, at least one more than are
+            read.
         species
             Species code of each cell.
 
         Returns
         -------
-        Rows of consecutive cells, and the estimate for each of their genes in turn, float64.
+        Rows of consecutive cells, and the estimate for each gene that is read of them in turn,
+        float64.
         """
         device = self.encoder.bert.embeddings.word_embeddings.weight.device
         budget = self.batch_tokens or default_batch_tokens(self.encoder, device)
         for first, last in cuts(cells.lengths, budget):
             rows = np.arange(first, last)
-            yield rows, self._estimate(cells[rows], species[rows])
+            read = truncate(cells[rows], self.n_genes)
+            by_gene = self._estimate(read, species[rows])
+            let_in = self._let_in(cells[rows], species[rows])
+            yield rows, by_gene + np.repeat(let_in, read.lengths)
 
     def _estimate(self, genes: Sequences, species: np.ndarray) -> np.ndarray:
         if not genes.tokens.size:
@@ -82,6 +93,38 @@ class Screen:
         behind = ups[np.repeat(read.indptr[1:], genes.lengths)] - ups[place + 1]
         return behind - by_weight[place]
 
+    def _let_in(self, cells: Sequences, species: np.ndarray) -> np.ndarray:
+        """Effect of reading the gene behind the last that is read; zero where there is none."""
+        effect, long = np.zeros(len(cells)), np.flatnonzero(cells.lengths > self.n_genes)
+        if not long.size:
+            return effect
+        genes = truncate(cells[long], self.n_genes + 1)
+        room = self.encoder.config.max_position_embeddings + 1
+        read = add_special(genes, self.vocabulary, species[long], max_length=room)
+        is_gene = ~np.isin(read.tokens, self.vocabulary.special_ids, kind="sort")
+        extra = np.zeros(is_gene.size, bool)
+        extra[is_gene] = positions(genes.indptr) == self.n_genes
+        behind = np.cumsum(extra)
+        at = positions(read.indptr) - (behind - np.repeat(np.arange(long.size), read.lengths))
+        with torch.no_grad():
+            embedded, indptr = self._embed(read.tokens, at), torch.from_numpy(read.indptr)
+            weight = torch.zeros(len(embedded), device=embedded.device, dtype=embedded.dtype)
+            absent = weight.masked_fill(torch.from_numpy(extra).to(weight.device), -torch.inf)
+            pooled = is_gene & ~extra
+
+            def movement(bias: Tensor, genes: np.ndarray) -> Tensor:
+                hidden = self._hidden(embedded, indptr, bias)
+                return self._movement(self._pooled(hidden, weight, indptr, genes))
+
+            moved = movement(weight, pooled if self.leave_out else is_gene)
+            moved = moved - movement(absent, pooled)
+        effect[long] = moved.double().cpu().numpy()
+        return effect
+
+    def _hidden(self, embedded: Tensor, indptr: Tensor, weight: Tensor) -> Tensor:
+        hidden = self.encoder.from_embeddings(embedded, indptr, layer=self.layer, key_bias=weight)
+        return hidden.float()
+
     def _gradients(self, read: Sequences, is_gene: np.ndarray) -> tuple[np.ndarray, Tensor, Tensor]:
         """Of the movement, by the weight and by the embedding of every token; the embeddings."""
         with torch.no_grad():
@@ -91,11 +134,8 @@ class Screen:
         weight.requires_grad_()  # logarithmic; at one, its derivative is that of the weight itself
         indptr = torch.from_numpy(read.indptr)
         with torch.enable_grad():
-            hidden = self.encoder.from_embeddings(
-                embedded, indptr, layer=self.layer, key_bias=weight
-            )
-            vectors = self._pooled(hidden.float(), weight, indptr, is_gene)
-            movement = self._movement(vectors)
+            hidden = self._hidden(embedded, indptr, weight)
+            movement = self._movement(self._pooled(hidden, weight, indptr, is_gene)).sum()
             by_weight, by_embedding = torch.autograd.grad(
                 movement, (weight, embedded), allow_unused=True, materialize_grads=True
             )
@@ -120,7 +160,7 @@ class Screen:
     def _movement(self, vectors: Tensor) -> Tensor:
         centre = torch.from_numpy(self.centre).to(vectors)
         direction = torch.from_numpy(self.direction).to(vectors)
-        return (torch.nn.functional.normalize(vectors - centre, dim=1) @ direction).sum()
+        return torch.nn.functional.normalize(vectors - centre, dim=1) @ direction
 
     def _embed(self, tokens: np.ndarray, at: np.ndarray) -> Tensor:
         device = self.encoder.bert.embeddings.word_embeddings.weight.device

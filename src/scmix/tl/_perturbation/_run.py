@@ -71,7 +71,7 @@ def estimates(
     read = truncate(cells.sequences, n_genes)
     sums, n = np.zeros((n_rows, n_tokens)), np.zeros((n_rows, n_tokens), np.int64)
     with tqdm(total=len(cells), unit="cell", desc="screen", **_bar()) as bar:
-        for which, values in screen.run(read, cells.species):
+        for which, values in screen.run(cells.sequences, cells.species):
             part = read[which]
             at = np.repeat(cells.row[which], part.lengths), part.tokens
             np.add.at(sums, at, values)
