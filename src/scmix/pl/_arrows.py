@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-_SHARPNESS = 0.1  # of the softmax over cosines, as in pictures of RNA velocity
 _MOST_CELLS = 2_000  # more make the direction no clearer
 
 
@@ -12,20 +11,21 @@ def arrows(
 ) -> NDArray[np.float64]:
     """Arrows in the layout for shifts in the embedding (n_shifts, 2), the longest of length 1.
 
-    The direction is the mean of the directions in the layout to the other cells, weighted by how
-    well the shift points to each of them in the embedding (the projection of La Manno et al. 2018,
-    Nature 560:494, over all cells instead of neighbours: edits may point to a state that is no
-    neighbour). The length is in proportion to that of the shift.
+    The direction is the one in the layout along which the cosine between the shift and the way to
+    the other cells grows fastest, by least squares over all cells. The constant of the fit takes
+    up what every way has in common: from most cells, others lie towards the middle. The length is
+    in proportion to that of the shift.
 
     `embedding` (n_cells, n_dimensions) and `layout` (n_cells, 2) are of all cells, `shifts`
     (n_shifts, n_dimensions) of the cells in `rows`.
     """
     aims = np.unique(np.linspace(0, len(embedding) - 1, _MOST_CELLS).astype(np.intp))
     cosine = _cosines(embedding[rows], embedding[aims], shifts)
-    weight = np.exp((cosine - cosine.max(axis=1, keepdims=True)) / _SHARPNESS)
-    weight /= weight.sum(axis=1, keepdims=True)
-    drawn = _unit(layout[aims][None] - layout[rows][:, None])
-    direction = _unit(np.einsum("nk,nkd->nd", weight, drawn))
+    ways = _unit(layout[aims][None] - layout[rows][:, None])
+    ways -= ways.mean(axis=1, keepdims=True)
+    spread = np.einsum("nki,nkj->nij", ways, ways) + 1e-9 * np.eye(2)
+    slope = np.einsum("nki,nk->ni", ways, cosine - cosine.mean(axis=1, keepdims=True))
+    direction = _unit(np.linalg.solve(spread, slope[:, :, None])[:, :, 0])
     length = np.linalg.norm(shifts, axis=1)
     return direction * (length / max(length.max(initial=0), np.finfo(float).tiny))[:, None]
 

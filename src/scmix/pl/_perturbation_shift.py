@@ -36,9 +36,9 @@ def perturbation_shift(
     """Draw arrows from cells to their perturbed selves, in a picture of all cells.
 
     One panel for each gene. Start cells are blue, cells of a goal orange with a star at their
-    middle, all others grey. An arrow points to the cells that lie where the shift points, as in
-    pictures of RNA velocity, and is as long as the shift is, on one scale in all panels and much
-    enlarged. A picture in the plane shows directions roughly: read effects from the scores.
+    middle, all others grey. An arrow points to where, in the picture, cells lie that the shift
+    points to, and is as long as the shift is, on one scale in all panels and much enlarged. A
+    picture in the plane shows directions roughly: read effects from the scores.
 
     Parameters
     ----------
