@@ -47,7 +47,7 @@ class Bench:
     def __init__(self, model: checkpoints.Model, n_cells: int, seed: int) -> None:
         self.model, self.pool, self.layer = model, model.default_pool, -2
         adata = scmix.datasets.pancreas()
-        adata = adata[(adata.obs.species == "human").to_numpy()]
+        adata = adata[(adata.obs.species == "human").to_numpy(), adata.var.species == "human"]
         types = adata.obs.cell_type.astype(str).to_numpy()
         adata, types = (x[np.isin(types, [START, GOAL])] for x in (adata.copy(), types))
         blocks = list(

@@ -1,32 +1,27 @@
 """Genes deleted or moved in silico, and how the cells move."""
 
-import logging
-import warnings
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 
 from .. import _slots, checkpoints, inference
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
-from ..batches import Sequences, concat
 from ..classifiers import CellClassifier
 from ..effects._engine import POOLS
 from ..effects._formulas import formula as formula_of
 from ..genes import SPECIES
 from ..perturbations import Edit
 from ..pp._match_adata import match_adata
-from ..statistics import fewest_at_floor
 from ._perturbation._analysis import Analysis, Options
 from ._perturbation._genes import GeneSets, tokens_of
-from ._perturbation._states import States, read_states
+from ._perturbation._result import joined, say
+from ._perturbation._source import Source
+from ._perturbation._states import check_every_state, read_states
 from ._reading import Reader, check_target
-
-logger = logging.getLogger("scmix")
 
 
 def perturb(
@@ -112,7 +107,8 @@ def perturb(
         Whether deletion from a cell with more genes than the model reads lets the next one in.
         False as in the published code.
     effects
-        `"cells"`, or `"genes"`: also how much every other gene changes.
+        `"cells"`, or `"genes"`: also how much every other gene changes, in cells of the start
+        state, which are then the only ones that are perturbed (no `p_state`).
     formula
         `"centred"`: the mean cell is subtracted before cosines are taken, both means are over the
         same genes without the perturbed one, and the movement towards the start is subtracted.
@@ -266,123 +262,19 @@ def perturb(
         described=described,
     )
 
-    def blocks(rows: np.ndarray, limit: int) -> Any:
-        return _slots.iter_sequences(
-            adata[rows],
-            loaded.vocabulary,
-            match=(match, codes[rows]),
-            layer=layer,
-            allow_noninteger=allow_noninteger,
-            n_genes=limit,
-            **naming,
-        )
-
-    def read(rows: np.ndarray, limit: int) -> Sequences:
-        order = np.argsort(rows, kind="stable")
-        return concat([block.sequences for block in blocks(rows[order], limit)])[
-            np.argsort(order, kind="stable")
-        ]
-
-    def counts(rows: np.ndarray) -> Any:
-        return _slots.iter_counts(adata[rows], layer=layer, allow_noninteger=allow_noninteger)
-
-    vectors = np.concatenate(
-        [
-            part.vectors
-            for part in reader.read(blocks(states.cells, reader.n_genes), len(states.cells))
-        ]
-    )
+    source = Source(
+        adata, loaded.vocabulary, (match, codes), layer=layer, allow_noninteger=allow_noninteger,
+        naming=naming,
+    )  # fmt: skip
+    vectors = source.vectors(states.cells, reader)
     made = {}
     for code in np.unique(codes[states.cells]):
         here = (codes[states.cells] == code) & np.isfinite(vectors[:, 0])
-        _check_every_state(states[here], SPECIES[code])
-        made[SPECIES[code]] = Analysis(
-            options, int(code), states[here], vectors[here], read, counts, match.tokens
-        ).run()
+        check_every_state(states[here], SPECIES[code])
+        analysis = Analysis(options, int(code), states[here], vectors[here], source)
+        made[SPECIES[code]] = analysis.run()
     target = adata.copy() if copy else adata
-    result = _joined(made, described, adata)
-    _say(result)
+    result = joined(made, described, adata)
+    say(result)
     _slots.write(target, {("uns", key_added): result}, overwrite=overwrite)
     return target if copy else None
-
-
-def _check_every_state(states: States, species: str) -> None:
-    for code, name in enumerate(states.names):
-        if not (states.state == code).any():
-            raise InputError(
-                f"Found no {species} cell with genes in state {name!r}; expected cells of every "
-                "state for each species. Perturb the species apart."
-            )
-
-
-def _joined(
-    made: dict[str, dict[str, Any]], described: dict[str, Any], adata: AnnData
-) -> dict[str, Any]:
-    """One result of one or two species."""
-    found = {name: one["found"] for name, one in made.items()}
-    kinds = {one["inference"] for one in found.values() if "inference" in one}
-    overall = "permutation" if kinds == {"permutation"} else "descriptive"
-    floors = [one["p_min"] for one in found.values() if "p_min" in one]
-    params = {**described, "inference": overall, "by_species": found}
-    if floors and overall == "permutation":
-        params["p_min"] = max(floors)
-    scores = pd.concat([one["scores"] for one in made.values()], ignore_index=True)
-    scores = scores[[*_COLUMNS, *(name for name in scores if name not in _COLUMNS)]]
-    order = np.argsort(-scores.effect.to_numpy(), kind="stable")  # NaN last
-    result: dict[str, Any] = {"params": params, "scores": scores.iloc[order].reset_index(drop=True)}
-    for key in ("genes", "vectors"):
-        parts = [one[key] for one in made.values() if key in one]
-        if parts:
-            whole = key == "genes"
-            result[key] = pd.concat(parts, ignore_index=True) if whole else parts[0]
-    if "vectors" in result:
-        cells = result["vectors"]["cells"]
-        result["vectors"]["cells"] = adata.obs_names[cells].to_numpy(dtype=str)
-    return result
-
-
-_COLUMNS = [
-    "gene", "symbol", "species", "orthologue", "goal", "n_cells", "n_donors", "mean_rank",
-    "detection", "effect", "ci_low", "ci_high", "p_state", "padj_state", "p_family", "z_matched",
-    "p_matched", "padj_matched", "de_logfc", "de_rank", "detection_rate", "mean_expression",
-    "n_unchanged", "estimated", "flag",
-]  # fmt: skip
-
-
-def _say(result: dict[str, Any]) -> None:
-    """What a reader of the scores should know before looking at them."""
-    scores, params = result["scores"], result["params"]
-    few = int((scores.flag == "few_cells").sum())
-    if few and params["genes"] != "all":
-        names = ", ".join(scores.symbol[scores.flag == "few_cells"][:5])
-        warnings.warn(
-            f"{few} of {len(scores)} genes or sets ({names}) are in fewer than "
-            f"{params['min_cells']} of the cells that are perturbed; their effects are NaN. "
-            "min_cells sets the number.",
-            stacklevel=3,
-        )
-    for name, found in params["by_species"].items():
-        if found.get("inference") == "permutation":
-            n = int(scores.p_state[scores.species == name].notna().sum())
-            needed = fewest_at_floor(found["p_min"], n) if n else None
-            logger.info(
-                "%s: the smallest p-value that these donors can give is %.2g; %s.",
-                name,
-                found["p_min"],
-                f"{needed} of {n} genes must reach it for any to pass BH at 0.05"
-                if needed
-                else "no gene can pass BH at 0.05",
-            )
-        elif "inference" in found:
-            logger.info(
-                "%s: fewer than three donors in a state, or only one state perturbed: effects are "
-                "descriptive, without p-values over donors.",
-                name,
-            )
-        if "screen_correlation" in found:
-            logger.info(
-                "%s: rank correlation of estimated and exact effects over %d random genes: %.2f.",
-                name,
-                found["n_sample"],
-                found["screen_correlation"],
-            )

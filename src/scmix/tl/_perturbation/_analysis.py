@@ -1,13 +1,11 @@
 """Everything that is done with the cells of one species."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
 
 from ... import inference
@@ -21,6 +19,7 @@ from ._baseline import Baseline
 from ._genes import GeneSets, Names, tokens_of
 from ._geometry import Geometry
 from ._run import Cells, chosen_genes, estimates, open_store, rank_correlation, sweep
+from ._source import Source
 from ._states import States, drawn
 
 _MOST_PAIRS = 30_000_000  # 720 MB of sums
@@ -66,21 +65,15 @@ class Analysis:
         Cells that take part.
     vectors
         Pooled vector of each, `(n_cells, H)`.
-    read
-        Gives the ranked genes of some cells, so many at most.
-    counts
-        Gives blocks of counts of some cells.
-    column_tokens
-        Token of every column of the counts.
+    source
+        Gives ranked genes and counts.
     """
 
     options: Options
     code: int
     states: States
     vectors: np.ndarray
-    read: Callable[[np.ndarray, int], Any]
-    counts: Callable[[np.ndarray], Iterator[tuple[int, sp.csr_matrix]]]
-    column_tokens: np.ndarray
+    source: Source
 
     def run(self) -> dict[str, Any]:
         """Scores, table of genes, vectors and what was found about the run."""
@@ -125,7 +118,9 @@ class Analysis:
             goal = drawn(self.states, 1, asked.max_cells, asked.seed)
             index = np.concatenate([start, goal])
         readmits = asked.edit.kind == "delete" and asked.edit.readmit
-        sequences = self.read(self.states.cells[index], asked.edit.n_genes + largest * readmits)
+        sequences = self.source.sequences(
+            self.states.cells[index], asked.edit.n_genes + largest * readmits
+        )
         row = self.states.rows()[2][index]
         species = np.full(len(index), self.code, np.int8)
         return Cells(self.states.cells[index], sequences, species, row)
@@ -196,8 +191,7 @@ class Analysis:
         totals = Totals(len(geometry.state), plan.n_sets, len(geometry.measure.probes))
         pairs = None
         if asked.by_gene:
-            perturbed = np.flatnonzero(plan.chosen) if plan.sets is None else np.arange(plan.n_sets)
-            affected = np.flatnonzero(detected)
+            perturbed, affected = plan.followed, np.flatnonzero(detected)
             if len(perturbed) * len(affected) > _MOST_PAIRS:
                 raise InputError(
                     f"Found {len(perturbed):,} perturbed and {len(affected):,} affected genes, "
@@ -294,8 +288,8 @@ class Analysis:
 
     def _baseline(self) -> Baseline:
         return Baseline.of(
-            self.counts(self.states.cells),
-            self.column_tokens,
+            self.source.counts(self.states.cells),
+            self.source.column_tokens,
             self.states.state,
             max(len(self.states.names), 1),
             self.options.model.vocabulary.n_tokens,

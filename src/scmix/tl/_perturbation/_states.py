@@ -115,3 +115,13 @@ def _column(adata: AnnData, key: str) -> np.ndarray:
     missing = values.isna().to_numpy(bool)
     texts = values.astype(str).to_numpy(dtype=object).astype(str)
     return np.where(missing, "", texts)
+
+
+def check_every_state(states: States, species: str) -> None:
+    """Refuse a species that lacks a state."""
+    for code, name in enumerate(states.names):
+        if not (states.state == code).any():
+            raise InputError(
+                f"Found no {species} cell with genes in state {name!r}; expected cells of every "
+                "state for each species. Perturb the species apart."
+            )

@@ -1,0 +1,73 @@
+"""Cells as they are read from the AnnData."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+
+from ... import _slots
+from ..._gene_matching import GeneMatch
+from ...batches import Sequences, concat
+from ...genes import Vocabulary
+from .._reading import Reader
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """An AnnData, and how its counts become ranked genes.
+
+    Parameters
+    ----------
+    adata, vocabulary
+        Cells, and what their genes are matched to.
+    match
+        What `match_adata` found.
+    layer, allow_noninteger
+        As in `scmix.tl.embed`.
+    naming
+        How genes and species are named, as `_slots.iter_sequences` takes it.
+    """
+
+    adata: AnnData
+    vocabulary: Vocabulary
+    match: tuple[GeneMatch, np.ndarray]
+    layer: str | None
+    allow_noninteger: bool
+    naming: dict[str, Any]
+
+    @property
+    def column_tokens(self) -> np.ndarray:
+        """Token of every column of the counts, -1 for none."""
+        return self.match[0].tokens
+
+    def vectors(self, rows: np.ndarray, reader: Reader) -> np.ndarray:
+        """Pooled vectors of some cells, ascending; NaN for cells without genes."""
+        parts = reader.read(self._blocks(rows, reader.n_genes), len(rows))
+        return np.concatenate([part.vectors for part in parts])
+
+    def sequences(self, rows: np.ndarray, n_genes: int) -> Sequences:
+        """Ranked genes of some cells, in any order."""
+        order = np.argsort(rows, kind="stable")
+        read = concat([block.sequences for block in self._blocks(rows[order], n_genes)])
+        return read[np.argsort(order, kind="stable")]
+
+    def counts(self, rows: np.ndarray) -> Iterator[tuple[int, sp.csr_matrix]]:
+        """Blocks of counts of some cells."""
+        return _slots.iter_counts(
+            self.adata[rows], layer=self.layer, allow_noninteger=self.allow_noninteger
+        )
+
+    def _blocks(self, rows: np.ndarray, n_genes: int) -> Iterator[_slots.Block]:
+        genes, codes = self.match
+        return _slots.iter_sequences(
+            self.adata[rows],
+            self.vocabulary,
+            match=(genes, codes[rows]),
+            layer=self.layer,
+            allow_noninteger=self.allow_noninteger,
+            n_genes=n_genes,
+            **self.naming,
+        )
