@@ -38,7 +38,7 @@ def scores():
             "padj_matched": [0.9, 0.001, 0.01, np.nan, 1e-8],
             "padj_state": [0.5, 0.3, 0.01, np.nan, 0.001],
             "p_family": [0.5, 0.02, 0.2, np.nan, 0.001],
-            "estimated": [True, False, False, False, False],
+            "estimated": False,
             "flag": ["", "", "", "", "few_cells"],
         }
     )
@@ -59,6 +59,12 @@ def test_table_holds_effects_in_order_names_and_hits():
     assert not strict["hit"].any()
     with_flagged = effect_table(scored(), "perturbation", goal="ill", alpha=0.05, flagged=True)
     assert list(with_flagged["label"]) == ["E", "e3", "A", "B"]
+
+
+def test_family_wise_p_does_not_count_after_a_screen():
+    table = scores().assign(estimated=[True, False, False, False, False])
+    found = effect_table(scored(table), "perturbation", goal=None, alpha=0.05, flagged=False)
+    assert list(found["hit"]) == [True, False, False]  # B had the family-wise p alone
 
 
 def test_no_hit_without_a_test_of_states():

@@ -68,9 +68,14 @@ def labels(scores: pd.DataFrame) -> pd.Series:
 
 
 def is_hit(scores: pd.DataFrame, alpha: float) -> pd.Series:
-    """Below alpha against both nulls; never where one was not tested."""
+    """Below alpha against both nulls; never where one was not tested.
+
+    The family-wise p counts only where every gene was computed exactly: it is the largest of the
+    genes that were tested, and a screen has chosen these by what it saw.
+    """
     state = pd.Series(False, index=scores.index)
-    for column in STATE_P:
+    screened = "estimated" in scores and bool(scores["estimated"].fillna(False).any())
+    for column in STATE_P[:1] if screened else STATE_P:
         if column in scores:
             state |= scores[column] < alpha
     if MATCHED_P not in scores:
