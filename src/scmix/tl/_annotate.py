@@ -136,10 +136,11 @@ def annotate(
     --------
     >>> import scmix
     >>> cells = scmix.datasets.pancreas()
-    >>> mouse = cells[cells.obs["species"] == "mouse", cells.var["species"] == "mouse"][::8].copy()
-    >>> classifier = scmix.tl.fine_tune(mouse, "cell_type", epochs=0)
-    >>> scmix.tl.annotate(mouse, classifier)
-    >>> set(mouse.obs["scmix_label"]) <= set(mouse.obs["cell_type"])
+    >>> human = cells[cells.obs["species"] == "human", cells.var["species"] == "human"][::3]
+    >>> reference, new = human[::2].copy(), human[1::2].copy()
+    >>> classifier = scmix.tl.fine_tune(reference, "cell_type", epochs=0, n_genes=256)
+    >>> scmix.tl.annotate(new, classifier)
+    >>> set(new.obs["scmix_label"]) <= set(reference.obs["cell_type"])
     True
     """
     check_rules(reject, sets, by_class)
