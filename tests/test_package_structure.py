@@ -10,7 +10,7 @@ import pytest
 import scmix
 
 ADATA_MODULES = ("pp", "tl", "pl")
-MODULES = (*ADATA_MODULES, "datasets", "models", "pretrain")
+MODULES = (*ADATA_MODULES, "datasets", "models", "classifiers", "pretrain")
 
 
 def public(names: tuple[str, ...], kind: Callable[[object], bool]) -> Iterator[tuple[str, object]]:

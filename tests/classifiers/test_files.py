@@ -136,6 +136,9 @@ def test_labels_that_do_not_fit_the_head_are_refused(copy):
         lambda c: c["label_keys"][0].update(n_validation=10**6),
         lambda c: c.update(label_keys=[]),
         lambda c: c.update(n_cells=3),
+        lambda c: c["training"].pop("scores"),
+        lambda c: c["training"]["scores"].clear(),
+        lambda c: c["history"].append(3),
     ],
 )
 def test_hostile_labels_are_refused(copy, change):

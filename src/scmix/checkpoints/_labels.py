@@ -31,6 +31,8 @@ def read(raw: bytes, path: Path) -> dict[str, Any]:
         raise _wrong(path, "label_keys", names, "one or several different keys")
     for entry in labels["label_keys"]:
         _check_key(entry, path)
+    if not all(isinstance(record, dict) for record in labels["history"]):
+        raise _wrong(path, "history", labels["history"], "a list of records")
     if labels["pool"] not in POOLS:
         raise _wrong(path, "pool", labels["pool"], f"one of {', '.join(POOLS)}")
     for name in ("hidden_layer", "n_genes", "n_cells"):

@@ -9,19 +9,15 @@ from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from ._classifier import CellClassifier, load
-    from ._fit import fit
-    from ._labels import Labels
     from ._recipes import RECIPES, Recipe, recipe
 
-__all__ = ["CellClassifier", "load", "fit", "Labels", "Recipe", "RECIPES", "recipe"]
+__all__ = ["CellClassifier", "load", "Recipe", "RECIPES", "recipe"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "CellClassifier": "_classifier",
         "load": "_classifier",
-        "fit": "_fit",
-        "Labels": "_labels",
         "Recipe": "_recipes",
         "RECIPES": "_recipes",
         "recipe": "_recipes",

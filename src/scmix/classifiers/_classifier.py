@@ -1,7 +1,6 @@
 """A fine-tuned encoder with its heads, classes and calibration."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from .. import inference
-from .._errors import InputError
 from ..batches import Sequences, add_special
 from ..checkpoints import Model
 from ..statistics import Calibration
@@ -200,12 +198,25 @@ def load(folder: str | os.PathLike | CellClassifier) -> CellClassifier:
     folder
         Of :meth:`CellClassifier.save`; a classifier is returned as it is.
 
+    Returns
+    -------
+    The classifier.
+
     Raises
     ------
     InputError
         There is no such folder.
     ModelFileError
         A file is damaged or unsafe, or the folder holds no classifier.
+
+    Examples
+    --------
+    >>> import scmix
+    >>> cells = scmix.datasets.pancreas()
+    >>> cells = cells[cells.obs["species"] == "human"].copy()
+    >>> classifier = scmix.tl.fine_tune(cells, "cell_type", epochs=0)
+    >>> scmix.classifiers.load(classifier) is classifier
+    True
     """
     if isinstance(folder, CellClassifier):
         return folder
@@ -222,10 +233,3 @@ def n_special(vocabulary: Any) -> int:
 def _names(names: np.ndarray) -> str:
     shown = ", ".join(names[:_SHOWN]) + (", ..." if names.size > _SHOWN else "")
     return f"{names.size} classes ({shown})"
-
-
-def check_keys(training: Mapping[str, Any]) -> None:
-    """Refuse a description that the text of a classifier could not be made from."""
-    needed = {"n_training", "n_validation", "split", "species", "base", "recipe", "scores"}
-    if missing := sorted(needed - training.keys()):
-        raise InputError(f"The description of the training lacks {', '.join(missing)}.")

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from .._errors import ModelFileError
 from ..checkpoints import _classifier
 from ..checkpoints._labels import head_names
 from ..statistics import Calibration
@@ -17,6 +18,16 @@ from ._records import as_table
 
 if TYPE_CHECKING:
     from os import PathLike
+
+_TRAINING = {
+    "n_training": int,
+    "n_validation": int,
+    "split": str,
+    "species": list,
+    "base": dict,
+    "recipe": dict,
+    "scores": dict,
+}
 
 
 def save(classifier: CellClassifier, folder: Path, *, overwrite: bool) -> None:
@@ -42,6 +53,7 @@ def load(folder: "str | PathLike[str]") -> CellClassifier:
     """Read the folder of a classifier."""
     stored = _classifier.read(folder)
     labels, keys = stored.labels, stored.labels["label_keys"]
+    _check_training(labels, folder)
     arrays = {name: tensor.numpy() for name, tensor in stored.arrays.items()}
     return CellClassifier(
         model=stored.model,
@@ -62,6 +74,26 @@ def load(folder: "str | PathLike[str]") -> CellClassifier:
         history=as_table(labels["history"]),
         cells=arrays.get("cells", np.empty(0, np.int64)).view(np.uint64),
     )
+
+
+def _check_training(labels: dict[str, Any], folder: "str | PathLike[str]") -> None:
+    """What a classifier says of itself when it is printed must be there."""
+    about = labels["training"]
+    good = all(type(about.get(name)) is kind for name, kind in _TRAINING.items())
+    good = good and {"name", "seed"} <= about["recipe"].keys() and "name" in about["base"]
+    judged = [entry["name"] for entry in labels["label_keys"] if entry["n_validation"]]
+    for key in judged if good else ():
+        scores = about["scores"].get(key)
+        good = isinstance(scores, dict) and all(
+            isinstance(scores.get(name), float) for name in ("accuracy", "macro_f1")
+        )
+        if not good:
+            break
+    if not good:
+        raise ModelFileError(
+            f"{folder} does not say in labels.json how the classifier was trained, expected "
+            f"{', '.join(_TRAINING)}. Copy the classifier again."
+        )
 
 
 def _labels(classifier: CellClassifier) -> dict[str, Any]:

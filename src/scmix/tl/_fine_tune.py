@@ -16,10 +16,10 @@ from .. import _slots, checkpoints
 from .._errors import InputError, MissingKeyError
 from .._gene_matching import OnDuplicate
 from ..batches import Sequences, concat
-from ..classifiers import CellClassifier, Labels, Recipe, fit
+from ..classifiers import CellClassifier, Recipe
 from ..classifiers import recipe as make_recipe
-from ..classifiers._fit import Cells, genes_read
-from ..classifiers._labels import encode
+from ..classifiers._fit import Cells, fit, genes_read
+from ..classifiers._labels import Labels, encode
 from ..classifiers._split import named, set_aside
 from ..pp._match_adata import match_adata
 
