@@ -53,9 +53,9 @@ class CellClassifier:
     >>> import scmix
     >>> cells = scmix.datasets.pancreas()
     >>> cells = cells[cells.obs["species"] == "human"].copy()
-    >>> classifier = scmix.tl.fine_tune(cells, "cell_type", epochs=0)
-    >>> classifier.classes["cell_type"][:2]
-    array(['acinar', 'alpha'], dtype='<U...')
+    >>> classifier = scmix.tl.fine_tune(cells, "cell_type", species_key="species", epochs=0)
+    >>> classifier.label_keys
+    ('cell_type',)
     """
 
     model: Model
@@ -214,7 +214,7 @@ def load(folder: str | os.PathLike | CellClassifier) -> CellClassifier:
     >>> import scmix
     >>> cells = scmix.datasets.pancreas()
     >>> cells = cells[cells.obs["species"] == "human"].copy()
-    >>> classifier = scmix.tl.fine_tune(cells, "cell_type", epochs=0)
+    >>> classifier = scmix.tl.fine_tune(cells, "cell_type", species_key="species", epochs=0)
     >>> scmix.classifiers.load(classifier) is classifier
     True
     """

@@ -106,7 +106,7 @@ def fine_tune(
     >>> import scmix
     >>> cells = scmix.datasets.pancreas()
     >>> human = cells[cells.obs["species"] == "human"].copy()
-    >>> classifier = scmix.tl.fine_tune(human, "cell_type", epochs=0)
+    >>> classifier = scmix.tl.fine_tune(human, "cell_type", species_key="species", epochs=0)
     >>> classifier.label_keys
     ('cell_type',)
     """
