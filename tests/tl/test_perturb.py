@@ -165,6 +165,8 @@ def test_two_species_are_scored_apart(both, perturb):
     assert (scores.gene.str.startswith("ENSMUSG") == (scores.species == "mouse")).all()
     assert found["params"]["inference"] == "descriptive"
     assert (scores.effect.dropna() > 0).all()  # how far they move
+    with pytest.raises(InputError, match="vectors_of= for two species"):
+        scmix.tl.perturb(both, species_key="species", vectors_of=["B2M"])
 
 
 @pytest.mark.parametrize(

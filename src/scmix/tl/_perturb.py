@@ -213,6 +213,8 @@ def perturb(
         "on_duplicate": on_duplicate,
     }
     match, codes = match_adata(adata, loaded.vocabulary, **naming)
+    if len(vectors_of) and np.unique(codes[states.cells]).size > 1:
+        raise InputError("Found vectors_of= for two species; expected one. Perturb them apart.")
     for code in np.unique(codes[states.cells]):
         sets.tokens(loaded.vocabulary, code)
         sets.anchor_token(loaded.vocabulary, code)
