@@ -8,12 +8,11 @@ The slow ways run on some of the edits only, drawn at random; every edit of a ce
 so the time of a sweep over all genes is that per edit times the number of genes.
 
 Measured with scmix-mini (4 layers, 1,023 genes of a cell), four alpha cells, one core with AMX that
-was shared with other work, so that the times of two runs differ threefold: published 0.40 to 0.73 s
-per edit, exact in bfloat16 0.020 to 0.072 s (6 to 27 times faster), in float32 0.057 to 0.094 s (8
-to 9 times). Screening takes 0.14 to 0.80 s per cell, about 1,000 to 4,000 times faster than the
-published sweep; with 300 genes run exactly as well, 90 to 250 times. Rank correlation of estimates
-with exact effects: 0.99 in float32, 0.95 in bfloat16 (gene means), 0.80 to 0.92 within single cells
-in bfloat16. Exact effects in bfloat16 and float32 correlate at 0.95.
+was shared with other work, so that times differ threefold between three runs. Exact in bfloat16: 27,
+10 and 7 times faster than published; in float32 9, 8 and 4 times. Screening alone: 500 to 3,800
+times; with 300 genes run exactly as well (bfloat16): 247, 91 and 58 times. Rank correlation of
+estimates with exact effects: 0.99 in float32 and 0.95 in bfloat16 (means of genes), 0.92 to 0.98
+and 0.80 to 0.92 within single cells. Exact effects in bfloat16 and float32 correlate at 0.95.
 
     python benchmarks/bench_perturb.py --cells 8 --out perturb.json
 """
