@@ -8,7 +8,7 @@ The slow ways run on some of the edits only, drawn at random; every edit of a ce
 so the time of a sweep over all genes is that per edit times the number of genes.
 
 Measured with scmix-mini (4 layers, 1,023 genes of a cell), four alpha cells, one core with AMX that
-was shared with other work, so that times differ threefold between three runs. Exact in bfloat16: 27,
+was shared with other work, so that times differ threefold between the runs. Exact in bfloat16: 27,
 10 and 7 times faster than published; in float32 9, 8 and 4 times. Screening alone: 500 to 3,800
 times; with 300 genes run exactly as well (bfloat16): 247, 91 and 58 times. Rank correlation of
 estimates with exact effects: 0.99 in float32 and 0.95 in bfloat16 (means of genes), 0.92 to 0.98
