@@ -1,11 +1,10 @@
 """Write the card of `scmix-mini` from what its run and its benchmark left behind.
 
-    python scripts/write_card.py --run runs/mini/run --scores runs/mini/zero_shot \\
-        --plain runs/mini/plain --out card.md
+    python scripts/write_card.py --run mini/run --scores mini/zero_shot --plain mini/plain --out X.md
 
 `--run` is the folder that `pretrain_mini.py` trained in, `--scores` the `--out` of
-`benchmarks/bench_zero_shot.py`, `--plain` that of a run of it with `--pool mean` on the held-out data
-sets. No number in the card is typed by hand.
+`benchmarks/bench_zero_shot.py`, `--plain` that of a run of it with `--pool mean` on the held-out
+data sets. No number in the card is typed by hand.
 """
 
 import argparse
@@ -86,10 +85,11 @@ def _recipe(recipe: dict, history: list[dict]) -> str:
 one run with seed {recipe["seed"]}. `scripts/pretrain_mini.py` repeats it.
 
 Word embeddings start from the co-expression of genes: loadings on the principal components of the
-training cells' ranks, centred in each data set (`init`). What the model's cell vectors know comes from
-that start; the short, gentle training after it teaches the masked language model without spoiling
-them much. More steps, higher learning rates, contrast between random parts of a cell, and the masked
-language model alone made the cell vectors worse on the validation data sets than the start was.
+training cells' ranks, centred in each data set (`init`). What the model's cell vectors know comes
+from that start; the short, gentle training after it teaches the masked language model without
+spoiling them much. More steps, higher learning rates, contrast between random parts of a cell, and
+the masked language model alone made the cell vectors worse on the validation data sets than the
+start was.
 
 {_markdown(settings)}"""
 
@@ -134,9 +134,8 @@ By macro-F1 within data sets, scmix-mini is {_verdict(means, "untrained", "the u
 it is {_verdict(means, "PCA", "PCA")}. How it compares between species is in the last table.
 
 `benchmarks/bench_zero_shot.py` prints them. Cell vectors are the mean over genes of the second
-to last layer, in which a gene of rank r weighs 1 / log2(1 + r): the default of `scmix.tl.embed`, for
-the untrained encoder too. Within a data set: vote of the 5 nearest cells by
-cosine, 5 folds, 5 splits, at most {
+to last layer, in which a gene of rank r weighs 1 / log2(1 + r): the default of `scmix.tl.embed`,
+for the untrained encoder too. Within a data set: vote of the 5 nearest cells by cosine, 5 folds, 5 splits, at most {
         within.n_cells.max()
     } cells; untrained encoders: mean ± standard deviation of {
         within.method.str.startswith("untrained").groupby(within.data).sum().max()
@@ -156,9 +155,9 @@ def _plain(start: str) -> str:
     encoders = within[within["method"].str.contains("scmix|untrained")]
     return f"""### With the plain mean
 
-Macro-F1 on the held-out data sets when all genes of a cell weigh the same (`pool="mean"`), as in the
-published models. Weights by rank help both encoders, the untrained one more; with the plain mean
-scmix-mini is {_verdict(_means(encoders), "untrained", "the untrained encoder")}.
+Macro-F1 on the held-out data sets when all genes of a cell weigh the same (`pool="mean"`), as in
+the published models. Weights by rank help both encoders, the untrained one more; with the plain
+mean scmix-mini is {_verdict(_means(encoders), "untrained", "the untrained encoder")}.
 
 {_markdown(_wide(encoders, "macro_f1"))}"""
 
