@@ -52,12 +52,11 @@ class Network(nn.Module):
         config = encoder.config
         self.encoder, self.pool, self.hidden_layer = encoder, pool, hidden_layer
         self.dropout_p = dropout
-        self.heads: Any = nn.ModuleList(  # of Linear, which a ModuleList cannot say
-            nn.Linear(config.hidden_size, n) for n in sizes
-        )
-        for head in self.heads:
+        heads = [nn.Linear(config.hidden_size, n) for n in sizes]
+        for head in heads:
             nn.init.normal_(head.weight, std=config.initializer_range)
             nn.init.zeros_(head.bias)
+        self.heads: Any = nn.ModuleList(heads)  # of Linear, which a ModuleList cannot say
         voted = sizes if gene_votes else ()
         self.votes = nn.ParameterList(torch.zeros(config.vocab_size, n) for n in voted)
 
