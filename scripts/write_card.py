@@ -1,6 +1,6 @@
 """Write the card of `scmix-mini` from what its run and its benchmark left behind.
 
-    python scripts/write_card.py --run mini/run --scores mini/zero_shot --plain mini/plain --out X.md
+    python scripts/write_card.py --run RUN --scores SCORES --plain PLAIN --out card.md
 
 `--run` is the folder that `pretrain_mini.py` trained in, `--scores` the `--out` of
 `benchmarks/bench_zero_shot.py`, `--plain` that of a run of it with `--pool mean` on the held-out
@@ -135,9 +135,8 @@ it is {_verdict(means, "PCA", "PCA")}. How it compares between species is in the
 
 `benchmarks/bench_zero_shot.py` prints them. Cell vectors are the mean over genes of the second
 to last layer, in which a gene of rank r weighs 1 / log2(1 + r): the default of `scmix.tl.embed`,
-for the untrained encoder too. Within a data set: vote of the 5 nearest cells by cosine, 5 folds, 5 splits, at most {
-        within.n_cells.max()
-    } cells; untrained encoders: mean ± standard deviation of {
+for the untrained encoder too. Within a data set: vote of the 5 nearest cells by cosine, 5 folds,
+5 splits, at most {within.n_cells.max()} cells; untrained encoders: mean ± standard deviation of {
         within.method.str.startswith("untrained").groupby(within.data).sum().max()
     } seeds; PCA: 50 components of the data
 set's own 2,000 most variable genes, so it is fitted to each data set while the encoders are not.
