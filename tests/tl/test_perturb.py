@@ -199,6 +199,7 @@ def test_screening_marks_estimates(cells, perturb):
     np.testing.assert_allclose(scores.effect[same], exact.effect[same], atol=1e-6)
     np.testing.assert_allclose(scores.n_cells, exact.n_cells[scores.index])
     assert scores.p_state[scores.estimated].isna().all()
+    assert scores.p_family.isna().all()
     assert -1 <= found["params"]["by_species"]["human"]["screen_correlation"] <= 1
 
 

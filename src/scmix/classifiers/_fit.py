@@ -126,7 +126,7 @@ def fit(
         if out is not None:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(sole_run(folder, 0))
-            agree_on_settings(folder, _settings(model, cells, whole, recipe, on), resume=True)
+            agree_on_settings(folder, _settings(model, cells, whole, recipe), resume=True)
             if (folder / "final").is_dir():
                 return load(folder / "final")
         network = _network(model, cells, whole, recipe, on)
@@ -328,12 +328,11 @@ def _check(cells: Cells, whole: Sequences, recipe: Recipe) -> None:
             )
 
 
-def _settings(
-    model: Model, cells: Cells, whole: Sequences, recipe: Recipe, device: str
-) -> dict[str, Any]:
+def _settings(model: Model, cells: Cells, whole: Sequences, recipe: Recipe) -> dict[str, Any]:
     """What makes a run the same run."""
     digest = hashlib.sha256()
-    for values in (whole.tokens, whole.indptr, cells.labels.codes, cells.aside):
+    groups = np.empty(0) if cells.groups is None else cells.groups
+    for values in (whole.tokens, whole.indptr, cells.labels.codes, cells.aside, groups):
         digest.update(np.ascontiguousarray(values).tobytes())
     classes = {key: list(map(str, names)) for key, names in cells.labels.classes.items()}
     return {

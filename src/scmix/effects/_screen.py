@@ -153,7 +153,8 @@ class Screen:
             apart = (
                 hidden - vectors.repeat_interleave(indptr.diff().to(hidden.device), 0)
             ).detach()
-            share = self.encoder.pool(apart * weight[:, None].float(), indptr, keep)
+            apart = apart * weight[:, None].float()
+            share = self.encoder.pool(apart, indptr, keep, discount=discount)
             vectors = vectors + share
         return vectors[(indptr.diff() > 0).to(hidden.device)]
 

@@ -161,7 +161,8 @@ def perturb(
         `n_cells`, `n_donors`, `mean_rank`, `detection`, `effect`, `ci_low`, `ci_high` (95 %, over
         donors), `p_state`, `padj_state`, `p_family`, `z_matched`, `p_matched`, `padj_matched`,
         `de_logfc`, `de_rank`, `detection_rate`, `mean_expression` (what expression alone says),
-        `n_unchanged`, `estimated`, `flag` (`"few_cells"`, `"few_donors"`, `"no_op"`: the edit
+        `n_unchanged`, `estimated` (then without `p_state`; and no row has `p_family`, for which all
+        effects must be known), `flag` (`"few_cells"`, `"few_donors"`, `"no_op"`: the edit
         changes nothing), and `effect_<state>` for other states. Largest effects first.
     `genes` : DataFrame
         With `effects="genes"`: `perturbed`, `affected`, `n_cells`, `effect` (1 - `similarity`).

@@ -108,9 +108,11 @@ def finish(
     table["ci_low"], table["ci_high"] = np.where(few, np.nan, [low, high])
     usable = ~few & (flag != "no_op")
     missing = np.full(len(table), np.nan)
-    for name in ("p_state", "p_family"):
-        p = missing if null is None else (null.p if name == "p_state" else null.p_family)
-        table[name] = np.where(usable & ~table.estimated, p, np.nan)
+    p_state, p_family = (missing, missing) if null is None else (null.p, null.p_family)
+    if table.estimated.any():  # then the largest of all statistics is not known
+        p_family = missing
+    table["p_state"] = np.where(usable & ~table.estimated, p_state, np.nan)
+    table["p_family"] = np.where(usable, p_family, np.nan)
     # a gene that was only estimated counts as looked at, and as not significant
     looked_at = (usable & table.estimated.to_numpy()) & (null is not None)
     adjusted = benjamini_hochberg(np.where(looked_at, 1.0, table.p_state))
