@@ -147,7 +147,8 @@ def _section(title: str, split: str, part: pd.DataFrame, rows: Any, known: str) 
     share = np.bincount(truth).max() / truth.size
     complete = [name for name in found if set(found[name]) == set(seeds)]
     best = " · ".join(methods["macro_f1"].mean().loc[complete].idxmax())
-    end = f"Highest of those with all seeds: {best}. Share of the largest type among test cells: {share:.3f}."
+    end = f"Highest of those with all seeds: {best}. "
+    end += f"Share of the largest type among test cells: {share:.3f}."
     return "\n".join([*lines, "", end])
 
 
