@@ -94,6 +94,10 @@ def _check(recipe: Recipe) -> None:
     for name in ("learning_rate", "max_grad_norm", "lora_alpha", "probe_c"):
         if not (value := getattr(recipe, name)) > 0:
             raise InputError(f"Found {name}={value!r}; expected a number above 0.")
+    if recipe.head_learning_rate is not None and not recipe.head_learning_rate > 0:
+        raise InputError(
+            f"Found head_learning_rate={recipe.head_learning_rate!r}; expected a number above 0."
+        )
     for name in ("weight_decay", "dropout", "lora_dropout", "rare_share"):
         if not 0 <= (value := getattr(recipe, name)) < 1:
             raise InputError(f"Found {name}={value!r}; expected a number from 0 to below 1.")
