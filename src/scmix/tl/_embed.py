@@ -11,7 +11,7 @@ from .. import _slots, checkpoints
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
 from ..pp._match_adata import match_adata
-from ._reading import Reader, check_target
+from ._reading import Reader, check_target, read_out
 
 FEW_GENES = 10
 
@@ -136,9 +136,7 @@ def embed(
         )
     loaded = checkpoints.load(model)
     check_target(adata, "obsm", key_added, overwrite=overwrite, copy=copy)
-    if hidden_layer is None:
-        hidden_layer = -1 if pool == "pooler" else -2
-    pool = loaded.default_pool if pool is None else pool
+    pool, hidden_layer = read_out(loaded, pool, hidden_layer)
     reader = Reader(loaded, pool, hidden_layer, n_genes, device, dtype, batch_tokens)
     genes: Any = {
         "species": species,

@@ -145,6 +145,14 @@ class Reader:
         )
 
 
+def read_out(model: Model, pool: str | None, hidden_layer: int | None) -> tuple[str, int]:
+    """How a model's tokens are pooled and in which layer, when it is not said: see `tl.embed`."""
+    pool = model.default_pool if pool is None else pool
+    if hidden_layer is None:
+        hidden_layer = -1 if pool == "pooler" else -2
+    return pool, hidden_layer
+
+
 def check_target(adata: AnnData, slot: str, key: str, *, overwrite: bool, copy: bool) -> None:
     """Refuse, before any work is done, a key that scmix did not write and a copy of a file."""
     if copy and adata.isbacked:

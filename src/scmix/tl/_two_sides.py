@@ -14,6 +14,7 @@ from .._gene_matching import GeneMatch
 from ..genes import Vocabulary, species_codes
 from ..metrics import has_vector
 from ..pp._match_adata import match_adata
+from . import _reading
 from ._reading import Reader
 
 PUBLISHED = "published"
@@ -117,9 +118,7 @@ def read_out(
         return with_pooler(loaded, seed), "pooler", -1
     if pool == "tokens":
         raise InputError("Found pool='tokens'; expected one vector for each cell, as 'mean' gives.")
-    if hidden_layer is None:
-        hidden_layer = -1 if pool == "pooler" else -2
-    return loaded, pool or loaded.default_pool, hidden_layer
+    return loaded, *_reading.read_out(loaded, pool, hidden_layer)
 
 
 def with_pooler(model: checkpoints.Model, seed: int) -> checkpoints.Model:

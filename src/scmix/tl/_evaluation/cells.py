@@ -201,6 +201,6 @@ def _counts(
     blocks = _slots.iter_counts(adata, layer=layer, allow_noninteger=allow_noninteger)
     parts = []
     for start, block in blocks:
-        wanted = rows[(rows >= start) & (rows < start + block.shape[0])] - start
-        parts.append(block[wanted])
+        first, last = np.searchsorted(rows, [start, start + block.shape[0]])
+        parts.append(block[rows[first:last] - start])
     return sp.csr_matrix(sp.vstack(parts, format="csr"))
