@@ -33,10 +33,11 @@ LAYERS: list[tuple[set[str], set[str], set[str]]] = [
     (MODELS, {"transformers", "anndata", "scanpy", "matplotlib", "umap"}, CORE),
     (SLOTS, {"torch", "transformers", "scanpy", "matplotlib", "umap"}, ARRAYS | SLOTS | {"pp"}),
     ({"pp"}, {"torch", "transformers", "scanpy", "matplotlib"}, ARRAYS | SLOTS | {"models"}),
-    ({"classifiers"}, {"anndata", "scanpy", "matplotlib", "umap"}, CORE),
+    ({"_training"}, {"anndata", "scanpy", "matplotlib", "umap"}, set()),
+    ({"classifiers"}, {"anndata", "scanpy", "matplotlib", "umap"}, CORE | {"_training"}),
     ({"tl"}, {"transformers", "matplotlib"}, CORE | SLOTS | {"pp", "classifiers"}),
     ({"pl"}, {"torch", "transformers"}, SLOTS | {"metrics", "statistics"}),
-    ({"pretrain"}, {"scanpy", "matplotlib", "umap"}, CORE | SLOTS | {"pp"}),
+    ({"pretrain"}, {"scanpy", "matplotlib", "umap"}, CORE | SLOTS | {"pp", "_training"}),
     ({"datasets"}, HEAVY - {"anndata"}, set()),
 ]
 LAW = {room: (outside, rooms) for members, outside, rooms in LAYERS for room in members}

@@ -179,7 +179,7 @@ _RUN = """
 import os, sys
 sys.path.insert(0, {tests!r})
 from conftest import *
-from scmix.classifiers import _trainer
+import scmix._training as _trainer
 
 model, cells = model.__wrapped__(v := vocabulary.__wrapped__()), make_cells.__wrapped__(v)()
 save = _trainer.mark_complete

@@ -1,10 +1,8 @@
 """Fine-tune an encoder on labelled cells."""
 
 import hashlib
-import random
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -19,6 +17,7 @@ from .._device import choose
 from .._errors import InputError
 from .._history import History, read_history
 from .._run_folder import agree_on_settings, last_checkpoint, sole_run
+from .._training import arguments, own_random_state
 from ..batches import Sequences, add_special
 from ..checkpoints import Model
 from ..settings import settings
@@ -121,7 +120,7 @@ def fit(
     _check(cells, whole, recipe)
     on = settings.device if device is None else device
     with ExitStack() as stack:
-        stack.enter_context(_own_random_state())
+        stack.enter_context(own_random_state())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if out is None else out)
         if out is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -269,15 +268,14 @@ def _train(
 def _arguments(
     folder: Path, recipe: Recipe, n_steps: int, bf16: bool, device: str, saves: bool
 ) -> TrainingArguments:
-    args = TrainingArguments(
-        output_dir=str(folder),
+    return arguments(
+        folder,
         max_steps=recipe.epochs * n_steps,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.schedule,
         warmup_steps=recipe.warmup_steps,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
-        per_device_train_batch_size=1,
         bf16=bf16,
         use_cpu=choose(device)[0].type == "cpu",
         seed=recipe.seed,
@@ -287,17 +285,7 @@ def _arguments(
         save_strategy="steps" if saves else "no",
         save_steps=n_steps,
         save_total_limit=2,
-        logging_nan_inf_filter=False,
-        # batches are in the right place already when a run resumes (Stream)
-        ignore_data_skip=True,
-        remove_unused_columns=False,
-        label_names=[],
-        disable_tqdm=True,
-        report_to="none",
     )
-    if args.n_gpu > 1:  # DataParallel would cut packed batches; several GPUs take several processes
-        args._n_gpu = 1
-    return args
 
 
 def _keep(recipe: Recipe, cells: Cells) -> str:
@@ -341,15 +329,3 @@ def _settings(model: Model, cells: Cells, whole: Sequences, recipe: Recipe) -> d
         "cells": digest.hexdigest(),
         "classes": classes,
     }
-
-
-@contextmanager
-def _own_random_state() -> Iterator[None]:
-    """Leave the global random states of Python, numpy and torch as they were."""
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)  # noqa: NPY002

@@ -1,18 +1,14 @@
 """The part of `transformers.Trainer` that is ours: loss, groups of weights, the best epoch."""
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from .._history import History
-from .._run_folder import mark_complete
-from ..settings import settings
+from .._training import Watch, as_it_is, seed_of
 from ._network import Network, cross_entropy, parameter_groups
 from ._recipes import Recipe
 from ._stream import Stream
@@ -52,13 +48,13 @@ class Trainer(transformers.Trainer):
         self.recipe, self.stream, self.validation = recipe, stream, validation
         self.class_weights, self.history, self.best = weights, history, best
         self._rows: list[int] = []
-        self.watch = _Watch(self)
+        self.watch = _Watch(self, "Fine-tuning", leave=False)
         self.add_callback(self.watch)
         self.remove_callback(transformers.PrinterCallback)  # it prints
 
     def get_train_dataloader(self) -> DataLoader:
         """Whole batches as they come."""
-        return DataLoader(self.stream, batch_size=None, collate_fn=_as_it_is)
+        return DataLoader(self.stream, batch_size=None, collate_fn=as_it_is)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with a learning rate of their own for heads and votes."""
@@ -75,7 +71,7 @@ class Trainer(transformers.Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Sum of the keys' cross-entropies; one that is not finite ends the training."""
-        torch.manual_seed(_seed(self.recipe.seed, inputs["number"]))
+        torch.manual_seed(seed_of(self.recipe.seed, inputs["number"], 3))
         logits = model(inputs)
         loss = cross_entropy(logits, inputs["codes"], self.class_weights)
         self._rows = inputs["rows"]
@@ -126,49 +122,8 @@ class Trainer(transformers.Trainer):
         return {f"{metric_key_prefix}_{name}": value for name, value in record.items()}
 
 
-class _Watch(transformers.TrainerCallback):
-    """Starts the stream at the right batch, shows progress, stops early, marks checkpoints."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        self.bar = tqdm(disable=True)
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.trainer.stream.start = state.global_step
-        self.bar = tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            desc="Fine-tuning",
-            leave=False,
-            disable=not settings.progress or not state.is_world_process_zero,
-        )
-
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.trainer.check_gradients(model)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.bar.update()
-
+class _Watch(Watch):
     def show(self, record: dict[str, Any]) -> None:
+        """Put the score of an epoch beside the bar."""
         if "validation_macro_f1" in record:
             self.bar.set_postfix(macro_f1=f"{record['validation_macro_f1']:.3f}")
-
-    def on_save(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        # The last step has been recorded, validated and saved; Trainer would do it all again.
-        control.should_log = control.should_evaluate = control.should_save = False
-        return control
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.close()
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _seed(seed: int, number: int) -> int:
-    return int(np.random.SeedSequence([seed, number, 3]).generate_state(1, np.uint64)[0])

@@ -1,13 +1,9 @@
 """Train an encoder on a corpus by a recipe."""
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_model
 from transformers import TrainingArguments
@@ -16,6 +12,7 @@ from .. import checkpoints
 from .._errors import InputError
 from .._history import History
 from .._run_folder import agree_on_settings, last_checkpoint, sole_run
+from .._training import arguments, own_random_state
 from ..settings import logger, settings
 from ._trainer import Trainer
 from ._validation import Validation
@@ -110,7 +107,7 @@ def train(
     _check(corpus, settled, log_every, checkpoint_every, keep)
     folder.mkdir(parents=True, exist_ok=True)
     args = _arguments(folder, settled, log_every, checkpoint_every, keep, held_out is not None)
-    with _own_random_state(), sole_run(folder, args.process_index):
+    with own_random_state(), sole_run(folder, args.process_index):
         agree_on_settings(folder, _settings(corpus, settled, log_every, checkpoint_every), resume)
         final = folder / "final"
         if final.is_dir():
@@ -159,8 +156,8 @@ def _arguments(
     keep: int,
     evaluate: bool,
 ) -> TrainingArguments:
-    args = TrainingArguments(
-        output_dir=str(folder),
+    return arguments(
+        folder,
         max_steps=recipe.steps,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine",
@@ -169,7 +166,6 @@ def _arguments(
         adam_beta2=recipe.adam_beta2,
         max_grad_norm=recipe.max_grad_norm,
         gradient_accumulation_steps=recipe.accumulation,
-        per_device_train_batch_size=1,
         optim="adamw_torch_fused",
         bf16=recipe.precision == "bf16",
         use_cpu=settings.device == "cpu" or not torch.cuda.is_available(),
@@ -179,17 +175,7 @@ def _arguments(
         save_total_limit=keep,
         eval_strategy="steps" if evaluate else "no",
         eval_steps=checkpoint_every,
-        logging_nan_inf_filter=False,
-        # batches are in the right place already when a run resumes (Stream)
-        ignore_data_skip=True,
-        remove_unused_columns=False,
-        label_names=[],
-        disable_tqdm=True,
-        report_to="none",
     )
-    if args.n_gpu > 1:  # DataParallel would cut packed batches; several GPUs take several processes
-        args._n_gpu = 1
-    return args
 
 
 def _settings(
@@ -247,15 +233,3 @@ def _check(
         )
     if keep < 2:
         raise InputError(f"Found keep={keep}, expected at least 2.")
-
-
-@contextmanager
-def _own_random_state() -> Iterator[None]:
-    """Leave the global random states of Python, numpy and torch as they were."""
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)  # noqa: NPY002

@@ -1,7 +1,6 @@
 """The part of `transformers.Trainer` that is ours: batches, seeds, checks and records."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +8,9 @@ import torch
 import transformers
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from .._history import History
-from .._run_folder import mark_complete
-from ..settings import settings
+from .._training import Watch, as_it_is, seed_of
 from ._validation import Validation
 from .model import Pretraining
 from .recipes import Recipe
@@ -42,7 +39,7 @@ class Trainer(transformers.Trainer):
             train_dataset=stream,
             eval_dataset=stream if validation else None,
         )
-        self.add_callback(_Watch(self))
+        self.add_callback(_Watch(self, "Pretraining"))
         self.recipe, self.stream, self.validation = recipe, stream, validation
         self.history = history
         self._window = _Window()
@@ -53,7 +50,7 @@ class Trainer(transformers.Trainer):
         return DataLoader(
             self.stream,
             batch_size=None,
-            collate_fn=_as_it_is,
+            collate_fn=as_it_is,
             num_workers=self.args.dataloader_num_workers,
         )
 
@@ -65,7 +62,7 @@ class Trainer(transformers.Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Loss of a batch; one that is not finite ends the training."""
-        torch.manual_seed(_seed(self.recipe.seed, inputs["number"]))
+        torch.manual_seed(seed_of(self.recipe.seed, inputs["number"], 2))
         out = model(inputs)
         if not torch.isfinite(out["loss"]):
             values = {name: float(value) for name, value in out["metrics"].items()}
@@ -152,49 +149,8 @@ class _Window:
         return out
 
 
-class _Watch(transformers.TrainerCallback):
-    """Starts the stream at the right batch, shows progress, and marks complete checkpoints."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        self.bar = tqdm(disable=True)
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.trainer.stream.start = state.global_step * args.gradient_accumulation_steps
-        self.bar = tqdm(
-            total=state.max_steps,
-            initial=state.global_step,
-            desc="Pretraining",
-            disable=not settings.progress or not state.is_world_process_zero,
-        )
-
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.trainer.check_gradients(model)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.bar.update()
-
+class _Watch(Watch):
     def on_log(self, args, state, control, logs=None, **kwargs):
         shown = {k: f"{v:.3f}" for k, v in (logs or {}).items() if k in ("loss", "mlm", "simcse")}
         if shown:
             self.bar.set_postfix(shown)
-
-    def on_save(self, args, state, control, **kwargs):
-        if state.is_world_process_zero:
-            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        # The last step has been recorded, validated and saved; Trainer would do it all again.
-        control.should_log = control.should_evaluate = control.should_save = False
-        return control
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.close()
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _seed(seed: int, number: int) -> int:
-    return int(np.random.SeedSequence([seed, number, 2]).generate_state(1, np.uint64)[0])
