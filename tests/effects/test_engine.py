@@ -219,7 +219,7 @@ def test_estimates_are_the_first_order_of_the_effect(pool, leave_out):
         )
         estimate = np.concatenate([x for _, x in screen.run(cells, np.zeros(3, int))])
         at = found["changed"]
-        assert spearmanr(estimate[at], exact[at])[0] > 0.95
+        assert spearmanr(estimate[at], exact[at])[0] > 0.97
         assert 0.8 < (estimate[at] @ exact[at]) / (estimate[at] @ estimate[at]) < 1.5
 
 
