@@ -89,7 +89,7 @@ training cells' ranks, centred in each data set (`init`). What the model's cell 
 from that start; the short, gentle training after it teaches the masked language model without
 spoiling them much. More steps, higher learning rates, contrast between random parts of a cell, and
 the masked language model alone made the cell vectors worse on the validation data sets than the
-start was.
+start was, in trials whose scripts were not kept.
 
 {_markdown(settings)}"""
 
