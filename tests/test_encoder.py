@@ -127,6 +127,18 @@ def test_published_embeddings(scmix_data):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@torch.no_grad()
+def test_what_is_added_goes_to_the_word_embeddings():
+    reference = transformers_model()
+    encoder = Encoder(CONFIG).eval()
+    encoder.load_state_dict(reference.state_dict())
+    tokens, indptr = flat(cells([9]))
+    added = torch.randn(9, CONFIG.hidden_size)
+    words = reference.bert.embeddings.word_embeddings(tokens.long()) + added
+    expected = reference.bert(inputs_embeds=words[None]).last_hidden_state[0]
+    torch.testing.assert_close(encoder(tokens, indptr, added=added), expected, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("layer", [-4, -2, -1, 0, 2, 3])
 def test_layers_not_needed_are_not_run(layer):
     encoder = wild(Encoder(CONFIG))

@@ -48,8 +48,9 @@ class _Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout_p = config.hidden_dropout_prob
 
-    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, added: Tensor | None = None) -> Tensor:
         x = self.word_embeddings(tokens) + self.token_type_embeddings.weight[0]
+        x = x if added is None else x + added
         x = self.LayerNorm(x + self.position_embeddings(positions))
         return dropout(x, self.dropout_p, self.training)
 
@@ -216,6 +217,7 @@ class Encoder(nn.Module):
         *,
         layer: int = -1,
         all_layers: Literal[False] = False,
+        added: Tensor | None = None,
     ) -> Tensor: ...
     @overload
     def forward(
@@ -225,6 +227,7 @@ class Encoder(nn.Module):
         *,
         layer: int = -1,
         all_layers: Literal[True],
+        added: Tensor | None = None,
     ) -> list[Tensor]: ...
     def forward(
         self,
@@ -233,6 +236,7 @@ class Encoder(nn.Module):
         *,
         layer: int = -1,
         all_layers: bool = False,
+        added: Tensor | None = None,
     ) -> Tensor | list[Tensor]:
         """Hidden states of every token.
 
@@ -248,6 +252,9 @@ class Encoder(nn.Module):
             ``num_hidden_layers`` or -1 the last. Layers above are not run.
         all_layers
             Return the hidden states of every layer up to ``layer``.
+        added
+            What is added to the word embeddings before their LayerNorm, such as embedded
+            expression values: shape ``(T, hidden_size)``. None: nothing.
 
         Returns
         -------
@@ -256,7 +263,7 @@ class Encoder(nn.Module):
         n_run = self.resolve_layer(layer)
         packing = _Packing(indptr, tokens.device)
         self._check(tokens, packing)
-        hidden = [self.bert.embeddings(tokens, packing.positions)]
+        hidden = [self.bert.embeddings(tokens, packing.positions, added)]
         for block in self.bert.encoder.layer[:n_run]:
             x = block(hidden[-1], packing)
             hidden = [*hidden, x] if all_layers else [x]
