@@ -39,9 +39,9 @@ def test_tokens_are_those_of_rank_encode(corpus, files, vocabulary):
 
 def test_round_trip_is_mapped_and_verified(corpus):
     again = Corpus.open(corpus.path, verify=True)
-    assert isinstance(again.tokens, np.memmap)
-    assert again.tokens.dtype == np.uint16
-    np.testing.assert_array_equal(again.tokens, corpus.tokens)
+    assert not again.shards[0].tokens.flags.owndata
+    assert again.shards[0].tokens.dtype == np.uint16
+    np.testing.assert_array_equal(again.shards[0].tokens, corpus.shards[0].tokens)
     assert again.vocabulary.sha256 == corpus.vocabulary.sha256
     assert again.manifest == corpus.manifest
     assert "150 cells (120 human, 30 mouse)" in repr(again)
@@ -52,7 +52,7 @@ def test_rows_in_any_order_and_cut(corpus):
     cut = corpus.sequences(rows, max_genes=5)
     for row, tokens in zip(rows, cut, strict=True):
         start = corpus.indptr[row]
-        np.testing.assert_array_equal(tokens, corpus.tokens[start : start + 5])
+        np.testing.assert_array_equal(tokens, corpus.shards[0].tokens[start : start + 5])
 
 
 def test_equal_counts_are_kept_once_whatever_the_order_of_genes(tmp_path, vocabulary):
@@ -94,7 +94,7 @@ def test_cells_with_few_genes_are_left_out_and_counted(tmp_path, vocabulary):
     assert (report["n_read"], report["n_kept"], report["n_few_genes"]) == (6, 4, 2)
     assert report["species"] == "human"
     assert report["coverage"] == 1.0
-    assert report["n_tokens"] == corpus.tokens.size
+    assert report["n_tokens"] == corpus.n_tokens
     with pytest.raises(InputError, match="No cell"):
         build_corpus([path], tmp_path / "none", vocabulary=vocabulary, min_genes=N_GENES + 1)
 
@@ -177,7 +177,7 @@ build_corpus({[str(f) for f in files]!r}, {str(tmp_path / "out" / "corpus")!r}, 
     build_corpus(files, out, vocabulary=vocabulary, min_genes=5)
 
 
-@pytest.mark.parametrize("name", ["tokens.npy", "indptr.npy", "vocabulary.csv.gz"])
+@pytest.mark.parametrize("name", ["shards/00000.tokens.npy", "indptr.npy", "vocabulary.csv.gz"])
 def test_a_damaged_corpus_is_refused(tmp_path, files, vocabulary, name):
     out = build_corpus(files, tmp_path / "out", vocabulary=vocabulary, min_genes=5).path
     content = bytearray((out / name).read_bytes())

@@ -18,14 +18,17 @@ import scipy.sparse as sp
 from tqdm.auto import tqdm
 
 from .._errors import InputError, MissingKeyError
+from .._rank_kernels import MAX_RANK
 from .._slots import iter_counts
 from ..batches import Sequences
 from ..genes import SPECIES, Vocabulary
 from ..pp._match_adata import match_adata
 from ..ranks import rank_encode
 from ..settings import settings
+from ._counts import aligned_counts
 from ._duplicates import SeenCells, content_hashes
-from .corpus import ARRAYS, FORMAT, MANIFEST, VOCABULARY, Corpus, file_sha256
+from ._store import FORMAT, MANIFEST, MEASURED, PER_CELL, VOCABULARY, file_sha256, shard_files
+from .corpus import Corpus
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ def build_corpus(
     out: str | PathLike[str],
     *,
     vocabulary: Vocabulary | None = None,
-    n_genes: int = 2048,
+    n_genes: int | None = 2048,
+    values: bool = False,
     min_genes: int = 50,
     overwrite: bool = False,
 ) -> Corpus:
@@ -106,7 +110,9 @@ def build_corpus(
     vocabulary
         Genes and tokens; None: the bundled vocabulary.
     n_genes
-        Most genes kept of a cell, by rank.
+        Most genes kept of a cell, by rank; None: all.
+    values
+        Whether raw counts are stored beside the tokens.
     min_genes
         Fewest genes with a count that a cell must have.
     overwrite
@@ -134,36 +140,66 @@ def build_corpus(
     _check_sources(sources)
     _check_target(target, overwrite)
     vocabulary = Vocabulary.bundled() if vocabulary is None else vocabulary
+    options = {"n_genes": n_genes, "min_genes": min_genes}
     with _folder_when_complete(target) as folder:
-        reports = _write_cells(folder, sources, vocabulary, n_genes, min_genes)
+        (folder / "shards").mkdir()
+        reports, groups = _write_cells(folder, sources, vocabulary, options, values)
         vocabulary.write(folder / VOCABULARY)
-        options = {"n_genes": n_genes, "min_genes": min_genes}
-        _write_manifest(folder, reports, vocabulary, options)
+        _write_manifest(folder, reports, vocabulary, {**options, "values": values}, groups)
     return Corpus.open(target)
 
 
 def _write_cells(
-    folder: Path, sources: Sequence[Source], vocabulary: Vocabulary, n_genes: int, min_genes: int
-) -> list[_Report]:
+    folder: Path,
+    sources: Sequence[Source],
+    vocabulary: Vocabulary,
+    options: dict[str, int | None],
+    values: bool,
+) -> tuple[list[_Report], list[tuple[int, int]]]:
     dtype = token_dtype(vocabulary.n_tokens)
     seen, reports = SeenCells(), []
-    lengths, species, dataset = [np.zeros(0, np.int64)], [], []
-    with _growing_array(folder / "tokens.npy", dtype) as tokens:
+    lengths, species, dataset, totals = [np.zeros(0, np.int64)], [], [], []
+    counts_kept, measured, groups = [], [], []
+    with _growing_array(folder / "shards/00000.tokens.npy", dtype) as tokens:
         bar = tqdm(sources, desc="Building corpus", disable=not settings.progress)
         for code, source in enumerate(bar):
             report = _Report(source.dataset, Path(source.path).name, file_sha256(Path(source.path)))
-            for kept, codes in _read_source(source, vocabulary, n_genes, min_genes, seen, report):
+            for kept, codes, counts, total, genes in _read_source(
+                source,
+                vocabulary,
+                options["n_genes"] or MAX_RANK,
+                options["min_genes"] or 0,
+                seen,
+                report,
+            ):
                 tokens.write(kept.tokens.astype(dtype).tobytes())
                 lengths.append(kept.lengths)
                 species.append(codes)
                 dataset.append(np.full(len(kept), code, np.int32))
+                totals.append(total)
+                counts_kept.append(counts)
+                for one in np.unique(codes):
+                    if (code, int(one)) not in groups:
+                        groups.append((code, int(one)))
+                        row = np.zeros(vocabulary.n_tokens, bool)
+                        row[genes[genes >= 0]] = True
+                        measured.append(row & np.isfinite(vocabulary.medians[one]))
             reports.append(report)
     if not any(report.n_kept for report in reports):
-        raise InputError(f"No cell of the {len(sources)} files has {min_genes} known genes.")
+        raise InputError(
+            f"No cell of the {len(sources)} files has {options['min_genes']} known genes."
+        )
     np.save(folder / "indptr.npy", np.cumsum(np.concatenate([[0], *lengths])))
     np.save(folder / "species.npy", np.concatenate(species).astype(np.int8))
     np.save(folder / "dataset.npy", np.concatenate(dataset))
-    return reports
+    np.save(folder / "totals.npy", np.concatenate(totals).astype(np.float32))
+    np.save(folder / "measured.npy", np.stack(measured))
+    if values:
+        every = np.concatenate(counts_kept)
+        whole = not (every % 1).any()
+        small = np.uint16 if every.max() < 2**16 else np.uint32
+        np.save(folder / "shards/00000.counts.npy", every.astype(small if whole else np.float32))
+    return reports, groups
 
 
 def token_dtype(n_tokens: int) -> np.dtype:
@@ -178,7 +214,7 @@ def _read_source(
     min_genes: int,
     seen: SeenCells,
     report: _Report,
-) -> Iterator[tuple[Sequences, np.ndarray]]:
+) -> Iterator[tuple[Sequences, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """Ranks of the cells to keep, block by block, with their species."""
     adata = ad.read_h5ad(source.path, backed="r")
     try:
@@ -205,7 +241,10 @@ def _read_source(
                 None if names is None else [names[start + i] for i in np.flatnonzero(enough)],
             )
             _count(report, ranks, enough, new, codes[rows])
-            yield ranks[np.flatnonzero(new)], codes[rows][new]
+            kept = ranks[np.flatnonzero(new)]
+            values = aligned_counts(known[new], genes.tokens, kept)
+            total = np.asarray(counts.sum(axis=1)).ravel()[new]
+            yield kept, codes[rows][new], values, total, genes.tokens
     finally:
         adata.file.close()
 
@@ -249,9 +288,14 @@ def _count(
 
 
 def _write_manifest(
-    folder: Path, reports: list[_Report], vocabulary: Vocabulary, options: dict[str, int]
+    folder: Path,
+    reports: list[_Report],
+    vocabulary: Vocabulary,
+    options: dict[str, Any],
+    groups: list[tuple[int, int]],
 ) -> None:
-    names = [*(f"{name}.npy" for name in ARRAYS), VOCABULARY]
+    names = [*(f"{name}.npy" for name in (*PER_CELL, MEASURED)), VOCABULARY]
+    names += shard_files(0, options["values"]).values()
     files = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)}
         for name in names
@@ -263,6 +307,8 @@ def _write_manifest(
         **options,
         "n_cells": sum(report.n_kept for report in reports),
         "n_tokens": sum(report.n_tokens for report in reports),
+        "shards": [{"n_cells": sum(report.n_kept for report in reports)}],
+        "groups": groups,
         "sources": [asdict(report) for report in reports],
         "files": files,
     }

@@ -1,7 +1,5 @@
 """A corpus: the gene tokens of many cells in a folder of plain arrays, mapped into memory."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -11,13 +9,20 @@ from typing import Any, Self
 import numpy as np
 
 from .._errors import InputError
-from ..batches import Sequences, positions
+from ..batches import Sequences
 from ..genes import SPECIES, Vocabulary
-
-FORMAT = 1
-MANIFEST = "manifest.json"
-VOCABULARY = "vocabulary.csv.gz"
-ARRAYS = ("tokens", "indptr", "species", "dataset")
+from ._store import (
+    MEASURED,
+    PER_CELL,
+    VOCABULARY,
+    Shard,
+    check_arrays,
+    check_file,
+    gather,
+    open_array,
+    read_manifest,
+    shard_files,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,15 +33,21 @@ class Corpus:
     ----------
     path
         The folder.
-    tokens
-        Gene tokens of all cells by rank, without special tokens: uint16 or uint32, read from disk
-        when they are asked for.
+    shards
+        Gene tokens of all cells by rank, without special tokens, and on request their counts.
     indptr
-        Where each cell starts, and where the last one ends: int64, shape ``(n_cells + 1,)``.
+        Where each cell starts, and where the last one ends: int64, shape ``(n_cells + 1,)``,
+        counted through all shards.
     species
         Species code of each cell, int8.
     dataset
         Data set code of each cell, int32; names are in ``datasets``.
+    totals
+        Count of each cell over all genes of its file, float32.
+    measured_genes
+        Which tokens each group of cells was measured for, bool, shape ``(n_groups, n_tokens)``.
+        A group is a data set and a species; :meth:`group` says which a cell belongs to. A gene
+        that the file does not have is not the same as a gene without counts.
     vocabulary
         The vocabulary of the tokens.
     manifest
@@ -44,10 +55,12 @@ class Corpus:
     """
 
     path: Path
-    tokens: np.ndarray
+    shards: tuple[Shard, ...]
     indptr: np.ndarray
     species: np.ndarray
     dataset: np.ndarray
+    totals: np.ndarray
+    measured_genes: np.ndarray
     vocabulary: Vocabulary
     manifest: dict[str, Any]
 
@@ -67,24 +80,51 @@ class Corpus:
         The corpus.
         """
         folder = Path(path)
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         for name, entry in manifest["files"].items():
-            _check_file(folder / name, entry, verify)
-        arrays = {name: _map(folder / f"{name}.npy") for name in ARRAYS}
+            check_file(folder / name, entry, verify)
+        arrays = {name: open_array(folder / f"{name}.npy") for name in (*PER_CELL, MEASURED)}
         vocabulary = Vocabulary.read(folder / VOCABULARY)
-        _check_arrays(folder, arrays, vocabulary, manifest)
-        return cls(folder, **arrays, vocabulary=vocabulary, manifest=manifest)
+        shards = tuple(
+            _open_shard(folder, number, manifest["values"])
+            for number in range(len(manifest["shards"]))
+        )
+        check_arrays(folder, arrays, shards, vocabulary, manifest)
+        measured = arrays.pop(MEASURED)
+        return cls(
+            folder,
+            shards,
+            **arrays,
+            measured_genes=measured,
+            vocabulary=vocabulary,
+            manifest=manifest,
+        )
 
     def __len__(self) -> int:
         return self.indptr.size - 1
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process opens the folder again instead of getting a copy of the arrays."""
+        return type(self).open, (self.path,)
+
     def __repr__(self) -> str:
         kinds = np.bincount(self.species, minlength=len(SPECIES))
         cells = ", ".join(f"{n:,} {name}" for n, name in zip(kinds, SPECIES, strict=True))
+        values = ", with counts" if self.has_values else ""
         return (
-            f"Corpus of {len(self):,} cells ({cells}), {self.tokens.size:,} tokens, "
+            f"Corpus of {len(self):,} cells ({cells}), {self.n_tokens:,} tokens{values}, "
             f"{len(self.datasets)} data sets, vocabulary '{self.vocabulary.mode}'"
         )
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens of all cells."""
+        return int(self.indptr[-1])
+
+    @property
+    def has_values(self) -> bool:
+        """Whether the counts were stored too."""
+        return self.shards[0].counts is not None
 
     @property
     def datasets(self) -> list[str]:
@@ -93,18 +133,52 @@ class Corpus:
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Number of genes of each cell, int64."""
-        return np.diff(self.indptr)
+        """Number of genes of each cell, int32."""
+        lengths = np.diff(self.indptr)
+        if lengths.min() < 0:  # the kernels that read tokens trust these
+            raise InputError(f"{self.path}/indptr.npy is damaged. Build the corpus again.")
+        return lengths.astype(np.int32)
 
     def sequences(self, rows: np.ndarray, max_genes: int | None = None) -> Sequences:
         """Gene tokens of some cells, the first ``max_genes`` of each."""
-        rows = np.asarray(rows, np.int64)
-        lengths = self.lengths[rows]
-        if max_genes is not None:
-            lengths = np.minimum(lengths, max_genes)
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        where = np.repeat(self.indptr[rows], lengths) + positions(indptr)
-        return Sequences(self.tokens[where], indptr)
+        indptr = self._indptr(rows, max_genes)
+        tokens = np.empty(indptr[-1], np.int32)
+        self._gather("tokens", rows, indptr, tokens)
+        return Sequences(tokens, indptr)
+
+    def counts(self, rows: np.ndarray, max_genes: int | None = None) -> np.ndarray:
+        """Raw counts of some cells, aligned with the tokens of :meth:`sequences`.
+
+        Returns
+        -------
+        uint16, uint32 or (where a file has fractional counts) float32.
+
+        Raises
+        ------
+        InputError
+            When the corpus was built without counts.
+        """
+        stored = self.shards[0].counts
+        if stored is None:
+            raise InputError(
+                f"{self.path} holds no counts. Build the corpus with build_corpus(values=True)."
+            )
+        indptr = self._indptr(rows, max_genes)
+        counts = np.empty(indptr[-1], stored.dtype)
+        self._gather("counts", rows, indptr, counts)
+        return counts
+
+    def group(self, rows: np.ndarray) -> np.ndarray:
+        """Row of ``measured_genes`` that belongs to each cell, int64."""
+        return self._groups[self.dataset[rows], self.species[rows]]
+
+    def measured(self, dataset: int, species: int) -> np.ndarray:
+        """Tokens that a data set was measured for in a species: bool, shape ``(n_tokens,)``."""
+        group = self._groups[dataset, species]
+        if group < 0:
+            name = self.datasets[dataset]
+            raise InputError(f"Data set {name!r} has no {SPECIES[species]} cells in the corpus.")
+        return self.measured_genes[group]
 
     def name_cells(self, rows: np.ndarray, most: int = 5) -> str:
         """Say which cells these are: data set and number within it, for messages."""
@@ -115,65 +189,43 @@ class Corpus:
         more = len(rows) - len(named)
         return ", ".join(named) + (f" and {more:,} more" if more > 0 else "")
 
+    def _indptr(self, rows: np.ndarray, max_genes: int | None) -> np.ndarray:
+        lengths = self.lengths[np.asarray(rows, np.int64)]
+        if max_genes is not None:
+            lengths = np.minimum(lengths, max_genes)
+        return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+    def _gather(self, name: str, rows: np.ndarray, indptr: np.ndarray, out: np.ndarray) -> None:
+        """Copy the tokens or counts of cells from the shards that hold them."""
+        rows = np.asarray(rows, np.int64)
+        number = np.searchsorted(self._shard_ends, rows, side="right")
+        starts, places, lengths = self.indptr[rows], indptr[:-1], np.diff(indptr)
+        for i in np.unique(number):
+            here = number == i
+            within = starts[here] - self.indptr[self._shard_ends[i] - self._shard_sizes[i]]
+            gather(getattr(self.shards[i], name), within, places[here], lengths[here], out)
+
+    @cached_property
+    def _shard_sizes(self) -> np.ndarray:
+        return np.array([shard["n_cells"] for shard in self.manifest["shards"]], np.int64)
+
+    @cached_property
+    def _shard_ends(self) -> np.ndarray:
+        return np.cumsum(self._shard_sizes)
+
+    @cached_property
+    def _groups(self) -> np.ndarray:
+        """Group of each data set and species, -1 for none."""
+        table = np.full((len(self.datasets), len(SPECIES)), -1, np.int64)
+        for group, (dataset, species) in enumerate(self.manifest["groups"]):
+            table[dataset, species] = group
+        return table
+
     @cached_property
     def _starts(self) -> np.ndarray:
         return np.searchsorted(self.dataset, np.arange(len(self.datasets)))
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _map(path: Path) -> np.ndarray:
-    # An empty file cannot be mapped.
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise InputError(
-            f"{path} is not a plain array: {error}. Build the corpus again."
-        ) from error
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    if not (folder / MANIFEST).is_file():
-        raise InputError(f"Found no corpus in {folder}; expected a folder made by build_corpus.")
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        found = manifest["format"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{folder / MANIFEST} is damaged. Build the corpus again.") from error
-    if found != FORMAT:
-        raise InputError(
-            f"Found corpus format {found!r} in {folder}, expected {FORMAT}. "
-            "Build the corpus again with this version of scmix."
-        )
-    return manifest
-
-
-def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
-    size = path.stat().st_size if path.is_file() else -1
-    if size != entry["bytes"]:
-        found = f"has {size:,} bytes" if size >= 0 else "is missing"
-        raise InputError(
-            f"{path} {found}, expected {entry['bytes']:,} bytes. Build the corpus again."
-        )
-    if verify and file_sha256(path) != entry["sha256"]:
-        raise InputError(f"{path} has changed since it was written. Build the corpus again.")
-
-
-def _check_arrays(
-    folder: Path,
-    arrays: dict[str, np.ndarray],
-    vocabulary: Vocabulary,
-    manifest: dict[str, Any],
-) -> None:
-    n_cells = arrays["indptr"].size - 1
-    fits = (
-        arrays["indptr"][-1] == arrays["tokens"].size
-        and arrays["species"].size == arrays["dataset"].size == n_cells
-        and vocabulary.sha256 == manifest["vocabulary_sha256"]
-    )
-    if not fits:
-        raise InputError(f"The files of {folder} do not belong together. Build the corpus again.")
+def _open_shard(folder: Path, number: int, has_values: bool) -> Shard:
+    arrays = {n: open_array(folder / p) for n, p in shard_files(number, has_values).items()}
+    return Shard(arrays["tokens"], arrays.get("counts"))
