@@ -1,6 +1,10 @@
 """Sphinx configuration."""
 
+import shutil
 from importlib.metadata import version as installed_version
+from pathlib import Path
+
+DOCS = Path(__file__).parent
 
 project = "scmix"
 author = "The scmix developers"
@@ -13,9 +17,11 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "sphinxcontrib.bibtex",
 ]
 root_doc = "index"
-exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "_templates"]
 suppress_warnings = ["mystnb.unknown_mime_type", "myst.xref_missing"]
 
 autosummary_generate = True
@@ -23,8 +29,14 @@ autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 
-# Pages of the guide are run when the site is built: what they show is what the code does.
+bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "plain"
+bibtex_reference_style = "author_year"
+
+# Pages of the guide are run when the site is built: what they show is what the code does. The
+# tutorials are shown with the outputs that they were committed with.
 nb_execution_mode = "force"
+nb_execution_excludepatterns = ["tutorials/*"]
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
@@ -34,4 +46,18 @@ myst_heading_anchors = 3
 html_theme = "sphinx_book_theme"
 html_title = "scmix"
 html_static_path = ["_static"]
-html_theme_options = {"show_navbar_depth": 2, "home_page_in_toc": True}
+html_css_files = ["scmix.css"]
+html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": False}
+
+linkcheck_anchors = False  # pages that are drawn by scripts have none in their source
+linkcheck_timeout = 20
+linkcheck_ignore = [r"https://doi\.org/"]  # publishers turn robots away
+linkcheck_exclude_documents = ["changelog"]
+
+# Notebooks live beside the package, where their readers look for them, and sphinx reads this folder.
+notebooks = DOCS / "tutorials"
+notebooks.mkdir(exist_ok=True)
+for notebook in (DOCS.parent / "tutorials").glob("*.ipynb"):
+    copied = notebooks / notebook.name
+    if not copied.exists() or copied.read_bytes() != notebook.read_bytes():
+        shutil.copyfile(notebook, copied)
