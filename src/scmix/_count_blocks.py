@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from functools import partial
 from threading import Lock
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anndata as ad
 import numpy as np
@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from scmix._counts import CountCheck, Summary, as_counts, is_counts
 from scmix._errors import InputError, MissingKeyError
-from scmix._row_blocks import RowBlocks, ahead, row_blocks
+from scmix._row_blocks import RowBlocks, ahead, matrix_blocks, row_blocks
 from scmix._writer import is_ours
 
 logger = logging.getLogger("scmix")
@@ -159,12 +159,13 @@ def _counts_layer(adata: ad.AnnData, layer: str | None) -> str | None:
     if layer is None:
         names = _layer_names(adata)
         known = f"Pass layer=, one of {names}." if names else ""
-        raise InputError(f".X is None. {known or _raw_advice(adata) or NO_COUNTS}")
+        raise InputError(f".X is None. {known or _raw_advice(adata)}")
     if layer not in adata.layers:
         names = _layer_names(adata)
         close = get_close_matches(layer, names)
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-        raw = f" {_raw_advice(adata)}" if layer == "raw" else ""
+        in_raw = layer == "raw" and _raw_has_counts(adata)
+        raw = " adata.raw holds counts: pass adata.raw.to_adata()." if in_raw else ""
         raise MissingKeyError(
             f"Found no layer {layer!r}; there are {names}.{hint}{raw} layer=None reads .X."
         )
@@ -185,33 +186,34 @@ def _has_x(adata: ad.AnnData) -> bool:
 
 def _advice(adata: ad.AnnData, where: str) -> str:
     """Where counts are to be had instead, from a look at the first cells."""
-    in_file = adata.isbacked and adata.is_view  # its .X would be read as a whole
-    if where != ".X" and not in_file and _has_x(adata) and _holds_counts(adata.X):
+    if where != ".X" and _has_x(adata) and _holds_counts(row_blocks(adata, None, _SAMPLE_CELLS)):
         return "Pass layer=None: .X holds counts."
     names = [
         name
         for name in _layer_names(adata)
         if f'layers["{name}"]' != where
         and not is_ours(adata.uns.get(name))
-        and _holds_counts(adata.layers[name])
+        and _holds_counts(row_blocks(adata, name, _SAMPLE_CELLS))
     ]
     if names:
         best = min(names, key=lambda name: ("count" not in name.lower(), "raw" not in name.lower()))
         return f'Pass layer="{best}".'
-    return _raw_advice(adata) or NO_COUNTS
+    return _raw_advice(adata)
 
 
 def _raw_advice(adata: ad.AnnData) -> str:
-    if adata.raw is not None and _holds_counts(adata.raw.X):
-        return "adata.raw holds counts: pass adata.raw.to_adata()."
-    return ""
+    if _raw_has_counts(adata):
+        return 'adata.raw holds counts: pass layer="raw", or adata.raw.to_adata().'
+    return NO_COUNTS
 
 
-def _holds_counts(matrix: Any) -> bool:
+def _raw_has_counts(adata: ad.AnnData) -> bool:
+    return adata.raw is not None and _holds_counts(matrix_blocks(adata.raw.X, _SAMPLE_CELLS))
+
+
+def _holds_counts(blocks: RowBlocks) -> bool:
     """Whether the first cells hold counts."""
-    rows = matrix.tocsr() if sp.issparse(matrix) else matrix
-    rows = rows[:_SAMPLE_CELLS]
     try:
-        return is_counts(rows.compute() if hasattr(rows, "compute") else rows)
+        return is_counts(blocks.read(*blocks.bounds[0]))
     except InputError:
         return False

@@ -65,35 +65,90 @@ def ahead(
 
 def row_blocks(adata: ad.AnnData, layer: str | None, block_cells: int | None) -> RowBlocks:
     """Divide `.X` or a layer into blocks."""
-    if layer is None and adata.isbacked and adata.is_view:
-        return _backed_view(adata, block_cells)
-    matrix = adata.X if layer is None else adata.layers[layer]
+    if adata.is_view:
+        return _view_blocks(adata, layer, block_cells)
+    return matrix_blocks(_matrix(adata, layer), block_cells)
+
+
+def matrix_blocks(matrix: Any, block_cells: int | None) -> RowBlocks:
+    """Divide a matrix of any kind into blocks."""
     if isinstance(matrix, ad.abc.CSRDataset):
         return _csr_file(matrix, block_cells)
     if isinstance(matrix, ad.abc.CSCDataset):
         return _csc_file(matrix, block_cells)
-    package = type(matrix).__module__.partition(".")[0]
-    if package == "dask":
+    if is_dask(matrix):
         return _dask(matrix, block_cells)
-    size = adata.n_obs * adata.n_vars
-    if package in ("h5py", "zarr"):
-        bounds = _uniform(adata.shape, size, block_cells)
+    if _is_dense_file(matrix):
+        size = int(np.prod(matrix.shape))
+        bounds = _uniform(matrix.shape, size, block_cells)
         return RowBlocks(bounds, size, False, lambda a, b: as_array(matrix[a:b]))
     array = as_array(matrix)
     if isinstance(array, np.ndarray):
-        bounds = _uniform(array.shape, size, block_cells)
-        return RowBlocks(bounds, size, True, lambda a, b: array[a:b])
+        bounds = _uniform(array.shape, array.size, block_cells)
+        return RowBlocks(bounds, array.size, True, lambda a, b: array[a:b])
     bounds = _uniform(array.shape, 0, block_cells) if block_cells else _even(array.indptr)
     return RowBlocks(bounds, array.nnz, True, lambda a, b: _csr_rows(array, a, b))
 
 
-def _backed_view(adata: ad.AnnData, block_cells: int | None) -> RowBlocks:
-    """Rows of the file behind a view: its `.X` would read all of them at once."""
-    file, columns = adata._adata_ref, adata._vidx
-    rows = np.arange(file.n_obs)[adata._oidx]
-    size = adata.n_obs * adata.n_vars
-    bounds = _uniform(adata.shape, size, block_cells)
-    return RowBlocks(bounds, size, False, lambda a, b: as_array(file[rows[a:b], columns].X))
+def is_dask(matrix: Any) -> bool:
+    """Whether a matrix is a dask array, or a view of one."""
+    return any(kind.__module__.partition(".")[0] == "dask" for kind in type(matrix).__mro__)
+
+
+def _is_dense_file(matrix: Any) -> bool:
+    return type(matrix).__module__.partition(".")[0] in ("h5py", "zarr")
+
+
+def _matrix(adata: ad.AnnData, layer: str | None) -> Any:
+    return adata.X if layer is None else adata.layers[layer]
+
+
+def _view_blocks(adata: ad.AnnData, layer: str | None, block_cells: int | None) -> RowBlocks:
+    """Rows of what a view shows. Of a file, its `.X` would read all of them at once."""
+    parent = adata._adata_ref
+    matrix = _matrix(parent, layer)
+    rows = np.arange(parent.n_obs)[adata._oidx]
+    by_rows = not sp.issparse(matrix) or matrix.format == "csr"
+    consecutive = rows.size > 0 and bool((np.diff(rows) == 1).all())
+    if by_rows and consecutive and _shows_all(adata._vidx, parent.n_vars):
+        return _shifted(matrix_blocks(matrix, block_cells), int(rows[0]), rows.size, block_cells)
+    if isinstance(matrix, ad.abc.CSRDataset | ad.abc.CSCDataset) or _is_dense_file(matrix):
+        return _file_rows(parent, layer, rows, adata._vidx, block_cells)
+    return matrix_blocks(_matrix(adata, layer), block_cells)
+
+
+def _shows_all(columns: Any, n_vars: int) -> bool:
+    shown = np.arange(n_vars)[columns]
+    return shown.size == n_vars and bool((np.diff(shown) == 1).all())
+
+
+def _shifted(whole: RowBlocks, first: int, n_rows: int, block_cells: int | None) -> RowBlocks:
+    """Consecutive rows of a matrix as if they were all of it."""
+    bounds = [
+        (max(a, first) - first, min(b, first + n_rows) - first)
+        for a, b in whole.bounds
+        if a < first + n_rows and b > first
+    ]
+    if block_cells:
+        bounds = _uniform((n_rows,), 0, block_cells)
+    return RowBlocks(
+        bounds, whole.n_stored, whole.in_memory, lambda a, b: whole.read(first + a, first + b)
+    )
+
+
+def _file_rows(
+    parent: ad.AnnData, layer: str | None, rows: np.ndarray, columns: Any, block_cells: int | None
+) -> RowBlocks:
+    """Some rows and columns of a file, in any order, through anndata's own indexing."""
+    matrix = _matrix(parent, layer)
+    size = rows.size * np.arange(parent.n_vars)[columns].size
+    bounds = _uniform((rows.size,), size, block_cells)
+    if isinstance(matrix, ad.abc.CSRDataset) and not block_cells:
+        lengths = np.diff(matrix.group["indptr"][:])[rows]
+        bounds = _even(np.concatenate([[0], np.cumsum(lengths)]))
+    return RowBlocks(
+        bounds, size, False, lambda a, b: as_array(_matrix(parent[rows[a:b], columns], layer))
+    )
 
 
 def _csr_file(matrix: Any, block_cells: int | None) -> RowBlocks:
