@@ -12,7 +12,7 @@ from scmix.pretrain.model import make_model
 from scmix.pretrain.objectives.mlm import linear_cross_entropy
 from scmix.pretrain.objectives.simcse import nt_xent
 from scmix.pretrain.objectives.xspecies import info_nce
-from scmix.pretrain.views import Stream
+from scmix.pretrain.stream import Stream
 
 TINY = {
     "num_hidden_layers": 2,
@@ -112,13 +112,13 @@ def test_mlm_is_the_cross_entropy_of_the_encoders_logits(corpus):
 
 
 def test_weights_scale_losses_and_not_metrics(corpus):
-    weights = {"mlm": 0.5, "simcse": 2.0, "xspecies": 0.3}
+    weights = {"mlm": 0.5, "simcse": 2.0, "subset_contrast": 0.7, "xspecies": 0.3}
     _, _, out = run(corpus, weights)
     total = sum(weight * out["metrics"][name] for name, weight in weights.items())
     torch.testing.assert_close(out["loss"].detach(), total)
 
 
-@pytest.mark.parametrize("name", ["mlm", "simcse", "xspecies"])
+@pytest.mark.parametrize("name", ["mlm", "simcse", "subset_contrast", "xspecies"])
 def test_gradients_reach_the_embeddings_from_every_objective(corpus, name):
     model, _, out = run(corpus, {name: 1.0})
     out["loss"].backward()
@@ -130,7 +130,7 @@ def test_gradients_reach_the_embeddings_from_every_objective(corpus, name):
 
 
 def test_views_run_once_each(corpus):
-    model, batch, _ = run(corpus, {"mlm": 1.0, "simcse": 1.0})
+    model, batch, _ = run(corpus, {"mlm": 1.0, "subset_contrast": 1.0})
     calls = []
     model.encoder.register_forward_hook(lambda *_: calls.append(1))
     model(batch)
@@ -139,15 +139,14 @@ def test_views_run_once_each(corpus):
 
 
 def test_dropout_makes_two_views_of_the_same_tokens(corpus):
-    changes = {"simcse_views": "dropout", "simcse_pool": "mean"}
-    _, _, noisy = run(corpus, {"simcse": 1.0}, **changes)
-    _, batch, still = run(corpus, {"simcse": 1.0}, hidden_dropout_prob=0.0, **changes)
+    _, _, noisy = run(corpus, {"simcse": 1.0})
+    _, batch, still = run(corpus, {"simcse": 1.0}, hidden_dropout_prob=0.0)
     assert batch["views"]["again"]["tokens"] is batch["views"]["masked"]["tokens"]
     assert noisy["loss"] > still["loss"]
 
 
 def test_first_pools_the_top_gene_through_the_pooler(corpus):
-    changes = {"simcse_views": "dropout", "simcse_pool": "first", "hidden_dropout_prob": 0.0}
+    changes = {"simcse_pool": "first", "hidden_dropout_prob": 0.0}
     model, batch, out = run(corpus, {"simcse": 1.0}, **changes)
     assert model.encoder.has_pooler
     view = batch["views"]["masked"]
@@ -159,8 +158,8 @@ def test_first_pools_the_top_gene_through_the_pooler(corpus):
 def test_cells_are_paired_with_themselves_though_views_have_their_own_order(corpus):
     changes = {"species_token_dropout": 0.5, "subset_share": (1.0, 1.0), "subset_swapped": 0.0}
     model, batch, out = run(
-        corpus, {"simcse": 1.0}, **changes, mask_share=0.001, hidden_dropout_prob=0.0
+        corpus, {"subset_contrast": 1.0}, **changes, mask_share=0.001, hidden_dropout_prob=0.0
     )
     orders = [batch["views"][name]["place"].tolist() for name in model.views]
     assert orders[0] != orders[1]
-    assert out["metrics"]["simcse_accuracy"] > 0.6  # 0.05 by chance
+    assert out["metrics"]["subset_contrast_accuracy"] > 0.6  # 0.05 by chance

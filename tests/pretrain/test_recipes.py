@@ -36,7 +36,7 @@ def test_the_published_settings():
         0.8,
         0.1,
     )
-    assert (published.simcse_temperature, published.simcse_views) == (0.05, "dropout")
+    assert (published.simcse_temperature, published.views) == (0.05, ("masked", "again"))
     assert published.vocabulary == "separate"
     assert "xspecies" in recipe("mix-geneformer-x").objectives
 
@@ -53,9 +53,10 @@ def test_changes_leave_the_named_recipe_alone():
     [
         ({"step": 3}, "Did you mean steps"),
         ({"steps": 0}, "steps=0"),
-        ({"simcse_views": "noise"}, "dropout, subset"),
-        ({"objectives": {}}, "mlm, simcse, xspecies"),
-        ({"objectives": {"mlm": 1, "wced": 1}}, "wced"),
+        ({"simcse_pool": "max"}, "mean, discounted, first"),
+        ({"objectives": {}}, "mlm, simcse, subset_contrast, xspecies"),
+        ({"objectives": {"mlm": 1, "wecd": 1}}, "Did you mean wced"),
+        ({"objectives": {"mlm": 0}}, "above 0"),
         ({"max_length": 4096, "tokens_per_step": 2048}, "max_length=4096"),
         ({"subset_share": (0.5, 0.1)}, "subset_share"),
         ({"warmup": 1.0}, "warmup"),

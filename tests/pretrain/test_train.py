@@ -30,7 +30,7 @@ TINY = {
     "tokens_per_step": 512,
     "datasets_per_step": 0,
     "init": "random",
-    "simcse_views": "subset",
+    "objectives": {"mlm": 1.0, "subset_contrast": 1.0},
     "subset_swapped": 0.5,
     "learning_rate": 1e-3,
     "log_every": 2,

@@ -5,7 +5,9 @@ import pytest
 
 from scmix.batches import Sequences
 from scmix.pretrain import recipe
-from scmix.pretrain.views import Stream, Views, random_part, swap_species
+from scmix.pretrain._cells import Cells, swap_species
+from scmix.pretrain.stream import Stream
+from scmix.pretrain.views import Views
 
 ALL = ("masked", "again", "subset", "full", "swapped")
 
@@ -20,42 +22,26 @@ def cells_of(view) -> list[np.ndarray]:
     return [parts[place] for place in view["place"].tolist()]
 
 
-def test_a_part_is_in_order_and_never_empty():
-    rng = np.random.default_rng(0)
-    cells = Sequences.from_list([[], [7], list(range(100, 400)), [], [1, 2], []])
-    for _ in range(50):
-        part = random_part(cells, rng, 0.01, 0.02)
-        assert (part.lengths[[1, 2, 4]] >= 1).all()
-        assert (part.lengths[[0, 3, 5]] == 0).all()
-        assert (np.diff(part[2]) > 0).all()
-    share = [random_part(cells, rng, 0.3, 1.0).lengths[2] / 300 for _ in range(300)]
-    assert min(share) > 0.2
-    assert max(share) > 0.95
-    assert np.mean(share) == pytest.approx(0.65, abs=0.05)
-    whole = random_part(cells, rng, 1.0, 1.0)
-    np.testing.assert_array_equal(whole.tokens, cells.tokens)
-
-
 @pytest.mark.parametrize("mode", ["shared", "separate"])
 def test_swapping_names_the_one_to_one_orthologues(mode, vocabulary, separate):
     voc = {"shared": vocabulary, "separate": separate}[mode]
     token = voc.genes.set_index("symbol").token
     human = [token[f"GENE{i}"] for i in (3, 59, 1, 45)]
     mouse = [token[f"Gene{i}"] for i in (50, 2, 7)]
-    cells = Sequences.from_list([human, mouse])
+    cells = Cells(Sequences.from_list([human, mouse]))
     other, species = swap_species(cells, np.array([0, 1]), voc)
-    assert other[0].tolist() == [token["Gene3"], token["Gene1"]]  # 59 and 45 have none
-    assert other[1].tolist() == [token["GENE2"], token["GENE7"]]
+    assert other.genes[0].tolist() == [token["Gene3"], token["Gene1"]]  # 59 and 45 have none
+    assert other.genes[1].tolist() == [token["GENE2"], token["GENE7"]]
     assert species.tolist() == [1, 0]
 
 
 def test_only_the_chosen_cells_are_swapped(separate):
     token = separate.genes.set_index("symbol").token
     rows = [[token["GENE3"], token["GENE59"]], [token["GENE59"]], [token["Gene4"]]]
-    cells, species = Sequences.from_list(rows), np.array([0, 0, 1])
+    cells, species = Cells(Sequences.from_list(rows)), np.array([0, 0, 1])
     same, written = swap_species(cells, species, separate, np.array([True, True, False]))
     # the second cell has no orthologue at all, and stays
-    assert [row.tolist() for row in same] == [[token["Gene3"]], rows[1], rows[2]]
+    assert [row.tolist() for row in same.genes] == [[token["Gene3"]], rows[1], rows[2]]
     assert written.tolist() == [1, 0, 1]
 
 
@@ -96,7 +82,7 @@ def test_the_second_part_is_written_in_the_other_species_when_asked(corpus):
 
 
 def test_masked_view_becomes_the_cell_again_with_its_labels(corpus):
-    stream = Stream(corpus, settings(simcse_views="dropout"), ("masked", "again", "full"))
+    stream = Stream(corpus, settings(), ("masked", "again", "full"))
     batch = stream.batch(0)
     masked, targets = batch["views"]["masked"], batch["targets"]
     restored = {**masked, "tokens": masked["tokens"].clone()}

@@ -1,18 +1,32 @@
-"""The masked language model's loss on cells held out from training, each species for itself."""
+"""What a model in training does on cells held out from it: losses, and probes without training."""
 
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
-from ..batches import add_special, pack
+from .._training import seed_of
 from ..genes import SPECIES
+from ._probes import Probes
+from ._recipe import Recipe
 from .corpus import Corpus
-from .masking import Masker
 from .model import Pretraining
-from .recipes import Recipe
+from .stream import Stream
 
 _MOST_CELLS = 256  # of a species: as many tokens as a few steps of training
+# Every recipe is judged by the same mask, whatever it hides in training.
+_MASK = {
+    "mask_share": 0.15,
+    "mask_masked": 0.8,
+    "mask_replaced": 0.1,
+    "part_masker": "uniform",
+    "species_token_dropout": 0.0,
+    "subset_swapped": 0.0,
+}
 
 
 class Validation:
@@ -26,73 +40,102 @@ class Validation:
         The training corpus, whose gene frequencies make the baseline ``unigram``: the loss of
         somebody who knows how often each gene occurs in the species and nothing about the cell.
     recipe
-        Says how cells are cut and masked.
+        Says how cells are cut and what is trained.
+    model
+        Its objectives say what they read.
+    labels
+        Labels of the held-out cells for the probes; see :func:`scmix.pretrain.train`.
     """
 
-    def __init__(self, corpus: Corpus, training: Corpus, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        training: Corpus,
+        recipe: Recipe,
+        model: Pretraining,
+        labels: Mapping[str, ArrayLike] | None = None,
+    ) -> None:
         self.baseline: dict[str, float] = {}
-        self.batches: dict[str, list[dict[str, Any]]] = {}
-        rng = np.random.default_rng(0)
-        for code, name in enumerate(SPECIES):
-            rows = np.flatnonzero(corpus.species == code)
-            if rows.size:
-                rows = rng.permutation(rows)[:_MOST_CELLS]
-                self.batches[name] = list(_batches(corpus, rows, recipe, rng))
-                labels = torch.cat([batch["labels"] for batch in self.batches[name]]).numpy()
+        self.batches: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        fixed = replace(recipe, **_MASK)
+        for code, species in enumerate(SPECIES):
+            rows = _some(np.flatnonzero(corpus.species == code), _MOST_CELLS)
+            for name, objective in model.objectives.items() if rows.size else ():
+                stream = Stream(corpus, fixed, objective.views)
+                self.batches[species, name] = list(_batches(stream, rows))
+            if (species, "mlm") in self.batches:
                 chance = _frequencies(training, code, recipe.max_length)
-                self.baseline[f"{name}_unigram"] = float(-np.log(chance[labels]).mean())
+                self.baseline[f"{species}_unigram"] = self._unigram(species, chance)
+        self.probes = Probes(corpus, recipe, labels)
+
+    def _unigram(self, species: str, chance: np.ndarray) -> float:
+        batches = self.batches[species, "mlm"]
+        labels = torch.cat([batch["targets"]["labels"] for batch in batches]).numpy()
+        return float(-np.log(chance[labels]).mean())
 
     @torch.no_grad()
     def __call__(self, model: Pretraining, device: torch.device, bf16: bool) -> dict[str, float]:
-        """Mean cross-entropy in nats and accuracy at the masked positions, for each species."""
+        """Metrics of every objective for each species, the baseline, and scores of the probes."""
         was_training = model.training
-        model.eval()
         out: dict[str, float] = {}
-        for name, batches in self.batches.items():
-            sums = np.zeros(3)
-            for batch in batches:
-                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                    sums += _evaluate(model, batch, device)
-            out[f"{name}_mlm"] = float(sums[0] / sums[2])
-            out[f"{name}_accuracy"] = float(sums[1] / sums[2])
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            for (species, name), batches in self.batches.items():
+                # the same tokens read twice differ by dropout only
+                model.train("again" in model.objectives[name].views)
+                metrics = _mean_metrics(model, name, batches, device)
+                out |= {f"{species}_{key}": value for key, value in metrics.items()}
+            model.eval()
+            scores = self.probes(model, device)
         model.train(was_training)
-        return {**out, **self.baseline}
+        return {**out, **self.baseline, **scores}
 
 
-def _batches(corpus: Corpus, rows: np.ndarray, recipe: Recipe, rng: np.random.Generator):
-    masker = Masker(corpus.vocabulary, share=recipe.mask_share)
-    cells = corpus.sequences(rows, max_genes=recipe.max_length)
-    species = corpus.species[rows]
-    whole = add_special(cells, corpus.vocabulary, species, max_length=recipe.max_length)
-    for chosen in pack(whole.lengths, recipe.tokens_per_step):
-        part = whole[chosen]
-        masked = masker(part.tokens, np.repeat(species[chosen], part.lengths), rng)
-        yield {
-            "tokens": torch.from_numpy(masked.tokens.astype(np.int64)),
-            "indptr": part.indptr.tolist(),
-            "positions": torch.from_numpy(masked.positions),
-            "labels": torch.from_numpy(masked.labels.astype(np.int64)),
-        }
+def _mean_metrics(
+    model: Pretraining, name: str, batches: list[dict[str, Any]], device: torch.device
+) -> dict[str, float]:
+    """Means over batches, weighed by what was predicted: genes, or cells."""
+    sums: dict[str, float] = defaultdict(float)
+    total = 0
+    for number, batch in enumerate(batches):
+        torch.manual_seed(seed_of(0, number, 3))
+        here = to_device(batch, device)
+        hidden = {view: model.encode(content) for view, content in here["views"].items()}
+        _, metrics = model.objectives[name].loss(model.encoder, hidden, here)
+        metrics.pop("cells", None)
+        weight = len(batch["targets"]["labels"]) if "targets" in batch else len(batch["rows"])
+        total += weight
+        for key, value in metrics.items():
+            sums[key] += weight * float(value)
+    return {key: value / total for key, value in sums.items()}
 
 
-def _evaluate(model: Pretraining, batch: dict[str, Any], device: torch.device) -> np.ndarray:
-    hidden = model.encoder(batch["tokens"].to(device), batch["indptr"])
-    rows = hidden[batch["positions"].to(device)]
-    labels = batch["labels"].to(device)
-    loss = correct = 0.0
-    for part, label in zip(rows.split(256), labels.split(256), strict=True):
-        logits = model.encoder.logits(part).float()
-        loss += float(torch.nn.functional.cross_entropy(logits, label, reduction="sum"))
-        correct += float((logits.argmax(1) == label).sum())
-    return np.array([loss, correct, len(labels)])
+def to_device(value: Any, device: torch.device) -> Any:
+    """A batch with its tensors on a device; everything else as it is."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: to_device(content, device) for name, content in value.items()}
+    return value
+
+
+def _batches(stream: Stream, rows: np.ndarray) -> Iterator[dict[str, Any]]:
+    """All rows in their order, as many to a batch as in training."""
+    lengths = np.minimum(stream.corpus.lengths[rows], stream.recipe.max_length)
+    number = np.cumsum(lengths) // stream.recipe.tokens_per_step
+    for part in np.split(rows, np.flatnonzero(np.diff(number)) + 1):
+        yield stream.assemble(part, np.random.default_rng([0, int(part[0])]))
+
+
+def _some(rows: np.ndarray, most: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.choice(rows, min(most, rows.size), replace=False) if rows.size else rows
 
 
 def _frequencies(
     corpus: Corpus, species: int, max_length: int, n_cells: int = 20_000
 ) -> np.ndarray:
     """Share of each token among those of a species' cells, one added to every count."""
-    rows = np.flatnonzero(corpus.species == species)
-    rows = np.random.default_rng(0).permutation(rows)[:n_cells]
+    rows = np.sort(_some(np.flatnonzero(corpus.species == species), n_cells))
     tokens = corpus.sequences(rows, max_genes=max_length).tokens
     counts = np.bincount(tokens, minlength=corpus.vocabulary.n_tokens) + 1.0
     return counts / counts.sum()

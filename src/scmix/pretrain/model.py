@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from ..encoder import Config, Encoder
 from ..genes import Vocabulary
+from ._model_checks import check_vocabulary
+from ._recipe import Recipe
 from .objectives import make_objective
-from .recipes import Recipe
+from .value_inputs import make_value_input
 
 
 class Pretraining(nn.Module):
@@ -26,6 +28,7 @@ class Pretraining(nn.Module):
     def __init__(self, encoder: Encoder, recipe: Recipe) -> None:
         super().__init__()
         self.encoder = encoder
+        self.value_input = make_value_input(recipe, encoder.config.hidden_size)
         self.objectives: Any = nn.ModuleDict(  # of Objective, which a ModuleDict cannot say
             {name: make_objective(name, recipe, encoder.config) for name in recipe.objectives}
         )
@@ -38,21 +41,27 @@ class Pretraining(nn.Module):
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Weighted loss, and each objective's own metrics without weights."""
-        views = batch["views"]
-        hidden = {
-            name: self.encoder(views[name]["tokens"], views[name]["indptr"]) for name in self.views
-        }
+        hidden = {name: self.encode(batch["views"][name]) for name in self.views}
         total: Tensor | float = 0.0
         metrics: dict[str, Tensor] = {}
         for name, objective in self.objectives.items():
             loss, own = objective.loss(self.encoder, hidden, batch)
+            own.pop("cells", None)
             total = total + self.weights[name] * loss
             metrics |= own
         return {"loss": total, "metrics": metrics}
 
+    def encode(self, view: Mapping[str, Any]) -> Tensor:
+        """Hidden states of a view, shape ``(T, H)``."""
+        if self.value_input is None:
+            return self.encoder(view["tokens"], view["indptr"])
+        added = self.value_input(view["values"]) * view["keep"][:, None]
+        return self.encoder(view["tokens"], view["indptr"], added=added)
+
 
 def make_model(vocabulary: Vocabulary, recipe: Recipe) -> Pretraining:
     """Build a model with the random start that the recipe's seed gives."""
+    check_vocabulary(vocabulary, recipe)
     torch.manual_seed(recipe.seed)
     config = Config(
         vocab_size=vocabulary.n_tokens,
@@ -60,4 +69,7 @@ def make_model(vocabulary: Vocabulary, recipe: Recipe) -> Pretraining:
         **recipe.config,
     )
     uses_pooler = "simcse" in recipe.objectives and recipe.simcse_pool == "first"
-    return Pretraining(Encoder(config, pooler=uses_pooler), recipe)
+    model = Pretraining(Encoder(config, pooler=uses_pooler), recipe)
+    if not recipe.positions:
+        model.encoder.bert.embeddings.position_embeddings.weight.requires_grad_(False).zero_()
+    return model

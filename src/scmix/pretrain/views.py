@@ -1,21 +1,19 @@
 """What the encoder reads in a step: one or more packed views of the same cells."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
 
-from ..batches import Sequences, add_special, positions
+from ..batches import Sequences, add_special, positions, ranges
 from ..genes import Vocabulary
-from .corpus import Corpus
-from .masking import Masker
-from .recipes import Recipe
-from .sampling import Sampler
+from ._cells import Cells, swap_species
+from ._recipe import Recipe
+from .maskers import Masked, Masker, NonzeroZero, Subset, make_part_masker
+from .profiles import Profile
 
-VIEWS = ("masked", "again", "subset", "full", "swapped")
-_SAMPLING, _VIEWS = 0, 1  # independent streams of random numbers from one seed
+View = dict[str, Any]
 
 
 class Views:
@@ -24,23 +22,42 @@ class Views:
     ====== =====
     view    what it is
     ====== =====
-    masked  genes hidden, as the masked language model needs them
+    masked  genes hidden in place, as the masked language model needs them
     again   the same tokens as in ``masked``: the encoder's dropout makes it another view
     subset  a random part of the cell's genes, nothing hidden; of a share ``recipe.subset_swapped``
             of the cells, written in the other species' genes
+    part    the genes that ``recipe.part_masker`` leaves visible, and nothing else
     full    the cell as it is
     swapped the cell as one of the other species: genes become their one-to-one orthologues,
             those without one are left out, and so the species token
     ====== =====
 
-    With ``recipe.simcse_views == "subset"`` the masked view is a random part of the genes too.
+    With ``subset`` among the names the masked view is a random part of the genes too.
+
+    Parameters
+    ----------
+    vocabulary
+        Says which tokens are special, and which species has which gene.
+    recipe
+        Says how genes are hidden, and how long a view may be.
+    names
+        Views to build.
     """
 
     def __init__(self, vocabulary: Vocabulary, recipe: Recipe, names: Collection[str]) -> None:
-        self.vocabulary = vocabulary
-        self.recipe = recipe
-        self.names = [name for name in VIEWS if name in names]
+        self.vocabulary, self.recipe = vocabulary, recipe
+        builders: dict[str, Callable[..., None]] = {
+            "masked": self._masked,
+            "again": self._again,
+            "subset": self._subset,
+            "part": self._part,
+            "full": self._full,
+            "swapped": self._swapped,
+        }
+        self.builders = {name: build for name, build in builders.items() if name in names}
         self._prefixes = [*vocabulary.prefix(0), *vocabulary.prefix(1)]
+        self._random_part = Subset(*recipe.subset_share)
+        self.part_masker = make_part_masker(recipe)
         self.masker = Masker(
             vocabulary,
             share=recipe.mask_share,
@@ -49,173 +66,141 @@ class Views:
         )
 
     def build(
-        self, cells: Sequences, species: np.ndarray, rng: np.random.Generator
+        self,
+        cells: Sequences,
+        species: np.ndarray,
+        rng: np.random.Generator,
+        profile: Profile | None = None,
     ) -> dict[str, Any]:
-        """Views of the cells, with the targets of the masked one."""
+        """Views of the cells, with what is to be predicted from them.
+
+        Parameters
+        ----------
+        cells
+            Gene tokens by rank.
+        species
+            Species code of each cell.
+        rng
+            Source of all choices.
+        profile
+            The same cells with their counts, for recipes that need values.
+
+        Returns
+        -------
+        ``views``: for each its ``tokens``, which of them are pooled (``keep``), where each cell of
+        the batch stands (``place``), where its genes start (``first``), ``indptr``, and with a
+        profile ``values``, zero where no gene is shown. ``targets``: positions and labels of the
+        masked view. ``hidden``: tokens (and values) of each cell's genes that ``part`` does not
+        show. ``profile``: see :class:`Profile`. ``species``.
+        """
         out: dict[str, Any] = {"views": {}, "species": torch.from_numpy(species.astype(np.int64))}
-        first = cells
-        if "subset" in self.names:
-            first = random_part(cells, rng, *self.recipe.subset_share)
-        for name in self.names:
-            if name == "masked":
-                out["views"]["masked"], out["targets"] = self._masked(first, species, rng)
-            elif name == "again":
-                out["views"]["again"] = out["views"]["masked"]
-            elif name == "subset":
-                part = random_part(cells, rng, *self.recipe.subset_share)
-                swap = rng.random(len(cells)) < self.recipe.subset_swapped
-                part, written = swap_species(part, species, self.vocabulary, swap)
-                out["views"]["subset"] = self._view(part, written, rng)
-            elif name == "full":
-                out["views"]["full"] = self._view(cells, species, rng)
-            else:
-                other, written = swap_species(cells, species, self.vocabulary)
-                out["views"]["swapped"] = self._view(other, written, rng)
+        values = None if profile is None else profile.values(self.recipe.value_total)
+        whole = Cells(cells, values)
+        for build in self.builders.values():
+            build(out, whole, species, rng, profile)
+        if profile is not None:
+            out["profile"] = profile.tensors()
         return out
 
-    def _masked(
-        self, cells: Sequences, species: np.ndarray, rng: np.random.Generator
-    ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    def _masked(self, out, cells, species, rng, profile) -> None:
+        if "subset" in self.builders:
+            cells = self._a_part(cells, rng)
         whole, order = _longest_first(self._with_special(cells, species, rng))
-        masked = self.masker(whole.tokens, np.repeat(species[order], whole.lengths), rng)
-        targets = {
-            "positions": torch.from_numpy(masked.positions),
-            "labels": torch.from_numpy(masked.labels.astype(np.int64)),
-        }
-        return self._tensors(Sequences(masked.tokens, whole.indptr), order), targets
+        masked = self.masker(whole.genes.tokens, np.repeat(species[order], whole.lengths), rng)
+        out["targets"] = _targets(masked)
+        out["views"]["masked"] = self._tensors(whole.shown_as(masked.tokens), order)
 
-    def _with_special(
-        self, cells: Sequences, species: np.ndarray, rng: np.random.Generator
-    ) -> Sequences:
+    def _again(self, out, cells, species, rng, profile) -> None:
+        out["views"]["again"] = out["views"]["masked"]
+
+    def _subset(self, out, cells, species, rng, profile) -> None:
+        part = self._a_part(cells, rng)
+        swap = rng.random(len(species)) < self.recipe.subset_swapped
+        part, written = swap_species(part, species, self.vocabulary, swap)
+        out["views"]["subset"] = self._view(part, written, rng)
+
+    def _part(self, out, cells, species, rng, profile) -> None:
+        hidden = self.part_masker(cells.genes, rng)
+        out["views"]["part"] = self._view(cells.kept(~hidden), species, rng)
+        out["hidden"] = self._hidden(cells.kept(hidden), profile, rng)
+
+    def _full(self, out, cells, species, rng, profile) -> None:
+        out["views"]["full"] = self._view(cells, species, rng)
+
+    def _swapped(self, out, cells, species, rng, profile) -> None:
+        other, written = swap_species(cells, species, self.vocabulary)
+        out["views"]["swapped"] = self._view(other, written, rng)
+
+    def _a_part(self, cells: Cells, rng: np.random.Generator) -> Cells:
+        return cells.kept(~self._random_part(cells.genes, rng))
+
+    def _hidden(
+        self, hidden: Cells, profile: Profile | None, rng: np.random.Generator
+    ) -> dict[str, Any]:
+        """Genes of each cell that are not shown, and with ``nonzero_zero`` some of its zeros."""
+        if profile is not None and isinstance(self.part_masker, NonzeroZero):
+            measured = profile.measured[profile.group]
+            hidden = hidden.with_zeros(self.part_masker.zeros(profile.genes, measured, rng))
+        return hidden.tensors()
+
+    def _with_special(self, cells: Cells, species: np.ndarray, rng: np.random.Generator) -> Cells:
         recipe = self.recipe
         whole = add_special(
-            cells,
+            cells.genes,
             self.vocabulary,
             species,
-            use_species=rng.random(len(cells)) >= recipe.species_token_dropout,
+            use_species=rng.random(len(species)) >= recipe.species_token_dropout,
             max_length=recipe.max_length,
         )
         excess = np.where(whole.lengths > recipe.length_multiple, whole.lengths, 0)
         n = whole.lengths - excess % recipe.length_multiple
-        return _kept(whole, positions(whole.indptr) < np.repeat(n, whole.lengths))
+        placed = Cells(whole, self._placed(cells, whole))
+        return placed.kept(positions(whole.indptr) < np.repeat(n, whole.lengths))
 
-    def _view(
-        self, cells: Sequences, species: np.ndarray, rng: np.random.Generator
-    ) -> dict[str, Any]:
+    def _placed(self, cells: Cells, whole: Sequences) -> np.ndarray | None:
+        """Values of the genes where :func:`add_special` put them, zero at special tokens."""
+        if cells.values is None:
+            return None
+        genes = ~self._is_special(whole.tokens)
+        n = np.diff(np.concatenate([[0], np.cumsum(genes)])[whole.indptr])
+        values = np.zeros(genes.size, np.float32)
+        values[genes] = cells.values[ranges(cells.genes.indptr[:-1], n)]
+        return values
+
+    def _is_special(self, tokens: np.ndarray) -> np.ndarray:
+        return np.isin(tokens, self.vocabulary.special_ids)
+
+    def _view(self, cells: Cells, species: np.ndarray, rng: np.random.Generator) -> View:
         return self._tensors(*_longest_first(self._with_special(cells, species, rng)))
 
-    def _tensors(self, sequences: Sequences, order: np.ndarray) -> dict[str, Any]:
-        """Tensors of one view; which tokens are pooled, where each cell's genes start.
-
-        ``place`` says where in the view each cell of the batch stands.
-        """
-        tokens, indptr = sequences.tokens, sequences.indptr
-        keep = ~np.isin(tokens, self.vocabulary.special_ids)
-        n_kept = np.diff(np.concatenate([[0], np.cumsum(keep)])[indptr])
-        keep |= np.repeat(n_kept == 0, sequences.lengths)  # a tiny cell, all masked: pool the masks
+    def _tensors(self, cells: Cells, order: np.ndarray) -> View:
+        tokens, indptr = cells.genes.tokens, cells.genes.indptr
+        genes = ~self._is_special(tokens)
+        n_genes = np.diff(np.concatenate([[0], np.cumsum(genes)])[indptr])
+        keep = genes | np.repeat(n_genes == 0, cells.lengths)  # tiny, all masked: pool the masks
         first = indptr[:-1].copy()
         for _ in self.vocabulary.prefix(0):
             first += np.isin(tokens[np.minimum(first, tokens.size - 1)], self._prefixes)
-        return {
+        view = {
             "tokens": torch.from_numpy(tokens.astype(np.int64)),
             "keep": torch.from_numpy(keep),
             "place": torch.from_numpy(np.argsort(order)),
             "first": torch.from_numpy(first),
             "indptr": indptr.tolist(),  # a list stays on the host, where it is needed
         }
+        if cells.values is not None:
+            view["values"] = torch.from_numpy(np.where(genes, cells.values, 0).astype(np.float32))
+        return view
 
 
-def _longest_first(cells: Sequences) -> tuple[Sequences, np.ndarray]:
+def _targets(masked: Masked) -> dict[str, torch.Tensor]:
+    return {
+        "positions": torch.from_numpy(masked.positions),
+        "labels": torch.from_numpy(masked.labels.astype(np.int64)),
+    }
+
+
+def _longest_first(cells: Cells) -> tuple[Cells, np.ndarray]:
     """Sort by length, so that cells of equal length attend in one call; also the order."""
     order = np.argsort(-cells.lengths, kind="stable")
-    return cells[order], order
-
-
-def random_part(cells: Sequences, rng: np.random.Generator, low: float, high: float) -> Sequences:
-    """Keep each gene of a cell with a probability drawn for the cell from [low, high].
-
-    Order is kept, and at least one gene of every cell that has any.
-    """
-    lengths = cells.lengths
-    chance = np.repeat(rng.uniform(low, high, len(cells)), lengths)
-    draw = rng.random(cells.tokens.size)
-    keep = draw < chance
-    empty = (lengths > 0) & (np.add.reduceat(np.append(keep, False), cells.indptr[:-1]) == 0)
-    keep[cells.indptr[:-1][empty]] = True
-    return _kept(cells, keep)
-
-
-def swap_species(
-    cells: Sequences,
-    species: np.ndarray,
-    vocabulary: Vocabulary,
-    which: np.ndarray | None = None,
-) -> tuple[Sequences, np.ndarray]:
-    """Replace every gene by its one-to-one orthologue in the other species, or leave it out.
-
-    Cells that are not in ``which`` (bool, shape ``(n,)``), or that have no gene with an orthologue,
-    stay as they are. Also returns the species in whose genes each cell is written now.
-    """
-    other = np.repeat(1 - species, cells.lengths)
-    tokens = vocabulary.orthologues[other, cells.tokens]
-    n_kept = np.diff(np.concatenate([[0], np.cumsum(tokens >= 0)])[cells.indptr])
-    swap = (n_kept > 0) & (True if which is None else which)
-    tokens = np.where(np.repeat(swap, cells.lengths), tokens, cells.tokens)
-    return _kept(Sequences(tokens, cells.indptr), tokens >= 0), np.where(swap, 1 - species, species)
-
-
-def _kept(cells: Sequences, keep: np.ndarray) -> Sequences:
-    ends = np.concatenate([[0], np.cumsum(keep)])
-    return Sequences(cells.tokens[keep], ends[cells.indptr])
-
-
-class Stream(IterableDataset):
-    """Batches of a corpus from step ``start`` on; batch ``i`` depends on the seed and ``i`` only.
-
-    With several processes, process ``rank`` of ``world`` takes batches ``rank``, ``rank + world``,
-    and so on; workers of a data loader share a process's batches in turn.
-    """
-
-    def __init__(
-        self,
-        corpus: Corpus,
-        recipe: Recipe,
-        names: Collection[str],
-        *,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.corpus, self.recipe = corpus, recipe
-        self.views = Views(corpus.vocabulary, recipe, names)
-        self.start, self.rank, self.world = 0, rank, world
-        n_special = len(corpus.vocabulary.prefix(0)) + len(corpus.vocabulary.suffix())
-        self.sampler = Sampler(
-            corpus.species,
-            corpus.dataset,
-            np.minimum(corpus.lengths + n_special, recipe.max_length),
-            tokens_per_step=recipe.tokens_per_step,
-            seed=_seed(recipe.seed, _SAMPLING),
-            datasets_per_step=recipe.datasets_per_step,
-        )
-
-    def __iter__(self):
-        worker = get_worker_info()
-        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        step = self.start + first
-        while True:
-            yield self.batch(step)
-            step += stride
-
-    def batch(self, step: int) -> dict[str, Any]:
-        """The batch that this process trains on at a step."""
-        number = step * self.world + self.rank
-        rows = self.sampler.rows(number)
-        rng = np.random.default_rng([_seed(self.recipe.seed, _VIEWS), number])
-        species = self.corpus.species[rows]
-        batch = self.views.build(self.corpus.sequences(rows), species, rng)
-        batch["dataset"] = torch.from_numpy(self.corpus.dataset[rows].astype(np.int64))
-        return {**batch, "number": number, "rows": rows.tolist()}
-
-
-def _seed(seed: int, purpose: int) -> int:
-    return int(np.random.SeedSequence([seed, purpose]).generate_state(1)[0])
+    return cells.at(order), order

@@ -1,20 +1,31 @@
 """Objectives: what an encoder is trained to do. One file each.
 
 An objective is a module with a name, the views it reads (the encoder runs once for each distinct
-view of a step, see `scmix.pretrain.views`), its own heads as submodules, and a loss.
+view of a step, see `scmix.pretrain.views`), what it needs beside tokens, its own heads as
+submodules, and a loss.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from ...encoder import Config, Encoder
-from ..recipes import Recipe
+from ..._config import Config
+from ...encoder import Encoder
+from .._recipe import Recipe
 from .mlm import MaskedLanguageModel
 from .simcse import SimCSE
+from .subset_contrast import SubsetContrast
 from .xspecies import CrossSpecies
 
-__all__ = ["CrossSpecies", "MaskedLanguageModel", "Objective", "SimCSE", "make_objective"]
+__all__ = [
+    "CrossSpecies",
+    "MaskedLanguageModel",
+    "Objective",
+    "SimCSE",
+    "SubsetContrast",
+    "make_objective",
+]
 
 
 class Objective(Protocol):
@@ -22,23 +33,38 @@ class Objective(Protocol):
 
     name: str
     views: tuple[str, ...]
+    needs: frozenset[str]
 
     def loss(
         self, encoder: Encoder, hidden: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss (a scalar) and metrics, from the hidden states of each view."""
+        """Loss (a scalar) and metrics, from the hidden states of each view.
+
+        Metrics are scalars without gradient, logged as they are. The entry ``cells``, if there is
+        one, is the loss of each cell in batch order, shape ``(n,)``: what a learned masker is
+        rewarded by.
+        """
         ...
+
+
+_MAKERS: dict[str, Callable[[Recipe, Config], Any]] = {
+    "mlm": lambda recipe, config: MaskedLanguageModel(),
+    "simcse": lambda recipe, config: SimCSE(
+        pool=recipe.simcse_pool,
+        temperature=recipe.simcse_temperature,
+        negatives=recipe.simcse_negatives,
+    ),
+    "subset_contrast": lambda recipe, config: SubsetContrast(
+        pool=recipe.subset_contrast_pool,
+        temperature=recipe.subset_contrast_temperature,
+        negatives=recipe.subset_contrast_negatives,
+    ),
+    "xspecies": lambda recipe, config: CrossSpecies(
+        config.hidden_size, temperature=recipe.xspecies_temperature
+    ),
+}
 
 
 def make_objective(name: str, recipe: Recipe, config: Config) -> Any:
     """Build an objective with its heads."""
-    if name == "mlm":
-        return MaskedLanguageModel()
-    if name == "simcse":
-        return SimCSE(
-            views=recipe.simcse_views,
-            pool=recipe.simcse_pool,
-            temperature=recipe.simcse_temperature,
-            negatives=recipe.simcse_negatives,
-        )
-    return CrossSpecies(config.hidden_size, temperature=recipe.xspecies_temperature)
+    return _MAKERS[name](recipe, config)

@@ -15,7 +15,8 @@ class MaskedLanguageModel(nn.Module):
     """Cross-entropy at the masked positions, with the encoder's own head."""
 
     name = "mlm"
-    views = ("masked",)
+    views: tuple[str, ...] = ("masked",)
+    needs: frozenset[str] = frozenset()
 
     def loss(
         self, encoder: Encoder, hidden: dict[str, Tensor], batch: dict[str, Any]

@@ -7,29 +7,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...encoder import Encoder
+from .._distributed import gather_with_grad
+from ._pooling import pooled
 
 
 class SimCSE(nn.Module):
-    """NT-Xent between the pooled vectors of two views.
+    """NT-Xent between the pooled vectors of the same tokens, read twice with different dropout.
 
     Parameters
     ----------
-    views
-        "dropout": the same masked tokens twice. "subset": two random parts of the cell's genes.
     pool
         "mean" over genes; "discounted": weighted by rank (:meth:`scmix.encoder.Encoder.pool`);
         "first": the pooler's output for the top-ranked gene, as published.
     temperature
         Divides the cosines.
     negatives
-        "all" other cells of the batch, or those of the same "species" or "dataset" only.
+        "all" other cells of the step, those of other processes included, or those of the same
+        "species" or "dataset" only.
     """
 
     name = "simcse"
+    views: tuple[str, ...] = ("masked", "again")
+    needs: frozenset[str] = frozenset()
 
-    def __init__(self, *, views: str, pool: str, temperature: float, negatives: str) -> None:
+    def __init__(self, *, pool: str, temperature: float, negatives: str) -> None:
         super().__init__()
-        self.views = ("masked", "again" if views == "dropout" else "subset")
         self.pool, self.temperature, self.negatives = pool, temperature, negatives
 
     def loss(
@@ -37,19 +39,12 @@ class SimCSE(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """NT-Xent, and the share of cells whose nearest vector is their own other view."""
         one, two = (
-            pooled(encoder, hidden[name], batch["views"][name], self.pool) for name in self.views
+            gather_with_grad(pooled(encoder, hidden[name], batch["views"][name], self.pool))
+            for name in self.views
         )
-        groups = None if self.negatives == "all" else batch[self.negatives]
+        groups = None if self.negatives == "all" else gather_with_grad(batch[self.negatives])
         loss, accuracy = nt_xent(one, two, self.temperature, groups)
-        return loss, {"simcse": loss.detach(), "simcse_accuracy": accuracy}
-
-
-def pooled(encoder: Encoder, hidden: Tensor, view: dict[str, Any], pool: str) -> Tensor:
-    """One vector for each cell, in the order of the batch; special and masked tokens left out."""
-    if pool == "first":
-        return encoder.pooler(hidden[view["first"][view["place"]]]).float()
-    discount = pool == "discounted"
-    return encoder.pool(hidden, view["indptr"], view["keep"], discount=discount)[view["place"]]
+        return loss, {self.name: loss.detach(), f"{self.name}_accuracy": accuracy}
 
 
 def nt_xent(

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...encoder import Encoder
-from .simcse import pooled
+from .._distributed import gather_with_grad
+from ._pooling import pooled
 
 
 class CrossSpecies(nn.Module):
@@ -26,7 +27,8 @@ class CrossSpecies(nn.Module):
     """
 
     name = "xspecies"
-    views = ("full", "swapped")
+    views: tuple[str, ...] = ("full", "swapped")
+    needs: frozenset[str] = frozenset()
 
     def __init__(self, width: int, *, temperature: float) -> None:
         super().__init__()
@@ -42,7 +44,9 @@ class CrossSpecies(nn.Module):
         bounds = torch.as_tensor(swapped["indptr"], device=hidden["full"].device)
         swappable = (bounds.diff() > 0)[swapped["place"]]
         own, other = (
-            self.project(pooled(encoder, hidden[name], views[name], "mean")[swappable])
+            gather_with_grad(
+                self.project(pooled(encoder, hidden[name], views[name], "mean")[swappable])
+            )
             for name in self.views
         )
         loss, accuracy = info_nce(own, other, self.temperature)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._errors import InputError
-from ..genes import Vocabulary
+from ..._errors import InputError
+from ...genes import Vocabulary
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from scmix._errors import InputError
 from scmix.batches import add_special
-from scmix.pretrain.masking import Masker
+from scmix.pretrain.maskers import Masker
 
 
 @pytest.fixture
