@@ -57,15 +57,18 @@ class Stream(IterableDataset):
     def batch(self, step: int) -> dict[str, Any]:
         """The batch that this process trains on at a step."""
         number = step * self.world + self.rank
-        rows = self.sampler.rows(number)
         rng = np.random.default_rng([_seed(self.recipe.seed, _VIEWS), number])
+        return {**self.assemble(self.sampler.rows(number), rng), "number": number}
+
+    def assemble(self, rows: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
+        """The batch of some cells."""
         species = self.corpus.species[rows]
         with_values = "values" in self.recipe.needs
         profile = Profile.read(self.corpus, rows) if with_values else None
         cells = self.corpus.sequences(rows) if profile is None else profile.genes
         batch = self.views.build(cells, species, rng, profile)
         batch["dataset"] = torch.from_numpy(self.corpus.dataset[rows].astype(np.int64))
-        return {**batch, "number": number, "rows": rows.tolist()}
+        return {**batch, "rows": rows.tolist()}
 
 
 def view_lengths(
