@@ -1,5 +1,6 @@
 """The folder of a run: its settings, its complete checkpoints, and a lock against a second run."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ._errors import InputError
+from .settings import logger
 
 SETTINGS = "settings.json"
 COMPLETE = "complete.json"
@@ -17,35 +19,56 @@ _PREFIX = "checkpoint-"
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Note the sizes of a checkpoint's files, once all are written."""
-    sizes = {
-        path.name: path.stat().st_size for path in checkpoint.iterdir() if path.name != COMPLETE
-    }
+    """Note sizes and hashes of a checkpoint's files, once all are written and on the disk."""
+    files = {}
+    for path in _files_of(checkpoint):
+        with open(path, "rb") as file:
+            files[path.relative_to(checkpoint).as_posix()] = {
+                "bytes": path.stat().st_size,
+                "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+            }
+            os.fsync(file.fileno())
     partial = checkpoint / f"{COMPLETE}.partial"
-    partial.write_text(json.dumps(sizes, indent=1), "utf-8")
+    with open(partial, "w", encoding="utf-8") as file:
+        json.dump(files, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, checkpoint / COMPLETE)
 
 
 def last_checkpoint(folder: Path) -> tuple[int, Path] | None:
-    """Step and folder of the newest checkpoint that was written to the end.
+    """Step and folder of the newest checkpoint that is whole.
 
-    Checkpoints that were cut off by a kill are removed.
+    Newer ones, cut off by a kill or damaged since, are removed with a warning.
     """
-    complete = []
-    for path in folder.glob(f"{_PREFIX}*"):
-        if _is_complete(path):
-            complete.append((int(path.name.removeprefix(_PREFIX)), path))
-        else:
-            shutil.rmtree(path)
-    return max(complete, default=None)
+    found = [(int(path.name.removeprefix(_PREFIX)), path) for path in folder.glob(f"{_PREFIX}*")]
+    for step, path in sorted(found, reverse=True):
+        if _is_whole(path):
+            return step, path
+        logger.warning("Removed %s, which is not whole.", path)
+        shutil.rmtree(path)
+    return None
 
 
-def _is_complete(checkpoint: Path) -> bool:
-    if not (checkpoint / COMPLETE).is_file():
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        files = json.loads((checkpoint / COMPLETE).read_text("utf-8"))
+        return all(_is_as_noted(checkpoint / name, noted) for name, noted in files.items())
+    except (OSError, ValueError):
         return False
-    sizes = json.loads((checkpoint / COMPLETE).read_text("utf-8"))
-    found = {path.name: path.stat().st_size for path in checkpoint.iterdir()}
-    return all(found.get(name) == size for name, size in sizes.items())
+
+
+def _is_as_noted(path: Path, noted: dict[str, Any]) -> bool:
+    if path.stat().st_size != noted["bytes"]:
+        return False
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == noted["sha256"]
+
+
+def _files_of(checkpoint: Path) -> list[Path]:
+    # with FSDP a checkpoint has folders in it
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    return [path for path in files if not path.name.startswith(COMPLETE)]
 
 
 def agree_on_settings(folder: Path, wanted: dict[str, Any], resume: bool) -> None:

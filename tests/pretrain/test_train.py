@@ -99,8 +99,8 @@ def run_until_killed(corpus: Corpus, out: Path, options: dict) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_a_killed_run_goes_on_to_the_same_bits(corpus, tmp_path):
     options = {**TINY, "steps": 12, "accumulation": 2}
-    options["objectives"] = {"mlm": 1.0, "simcse": 1.0, "xspecies": 0.3}
-    options["validation"] = str(corpus.path)
+    options["objectives"] = {"mlm": 1.0, "simcse": 1.0, "subset_contrast": 0.5, "xspecies": 0.3}
+    options["validation"], options["validate_every"] = str(corpus.path), 2
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train(corpus, whole, **options)
     run_until_killed(corpus, killed, options)
@@ -125,7 +125,7 @@ def test_the_loss_falls_well_below_chance_and_gene_frequencies(trained, corpus):
     assert first["mlm"] > 0.8 * chance
     assert last["mlm"] < 0.7 * chance
     held_out = [r for r in records if r["kind"] == "validation"]
-    assert [r["step"] for r in held_out] == [50, 100, 150, 200]
+    assert [r["step"] for r in held_out] == [0, 50, 100, 150, 200]
     for species in ("human", "mouse"):
         assert held_out[-1][f"{species}_mlm"] < held_out[-1][f"{species}_unigram"] - 0.5
         assert held_out[-1][f"{species}_mlm"] < held_out[0][f"{species}_mlm"]
@@ -215,15 +215,31 @@ def test_nan_stops_the_run_names_the_cells_and_keeps_the_checkpoint(
     assert_equal_runs(tmp_path, tmp_path / "whole")
 
 
-def test_a_checkpoint_cut_off_by_a_kill_is_not_chosen(trained, tmp_path):
-    shutil.copytree(trained, tmp_path / "run")
-    cut = tmp_path / "run" / "checkpoint-200"
-    (cut / "complete.json").unlink()
-    assert last_checkpoint(tmp_path / "run") == (150, tmp_path / "run" / "checkpoint-150")
-    assert not cut.exists()
-    optimiser = tmp_path / "run" / "checkpoint-150" / "optimizer.pt"
-    optimiser.write_bytes(optimiser.read_bytes()[:-1])
-    assert last_checkpoint(tmp_path / "run") is None
+def cut_short(checkpoint: Path) -> None:
+    file = checkpoint / "optimizer.pt"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def flip_a_bit(checkpoint: Path) -> None:
+    file = checkpoint / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def kill_before_the_end(checkpoint: Path) -> None:
+    (checkpoint / "complete.json").unlink()
+
+
+@pytest.mark.parametrize("damage", [cut_short, flip_a_bit, kill_before_the_end])
+def test_a_checkpoint_that_is_not_whole_is_not_chosen(trained, tmp_path, damage):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    damage(run / "checkpoint-200")
+    assert last_checkpoint(run) == (150, run / "checkpoint-150")
+    assert not (run / "checkpoint-200").exists()
+    damage(run / "checkpoint-150")
+    assert last_checkpoint(run) is None
 
 
 @pytest.mark.skipif(
@@ -250,7 +266,7 @@ def test_global_random_states_and_stdout_are_left_alone(corpus, tmp_path, capsys
     seed_global_states()
     expected = draw_from_global_states()
     seed_global_states()
-    train(corpus, tmp_path, **TINY, steps=2, objectives={"mlm": 1.0})
+    train(corpus, tmp_path, **{**TINY, "steps": 2, "objectives": {"mlm": 1.0}})
     assert draw_from_global_states() == expected
     assert capsys.readouterr().out == ""
 

@@ -1,10 +1,15 @@
 """What the processes of one training run tell each other."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+_ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 def n_processes() -> int:
@@ -34,7 +39,17 @@ def gather_with_grad(tensor: Tensor) -> Tensor:
     >>> gather_with_grad(torch.ones(2, 3)).shape
     torch.Size([2, 3])
     """
-    return tensor if n_processes() == 1 else _Gather.apply(tensor)
+    return tensor if _ALONE.get() or n_processes() == 1 else _Gather.apply(tensor)
+
+
+@contextmanager
+def not_gathering() -> Iterator[None]:
+    """Let `gather_with_grad` return what it gets: all processes look at the same cells."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
 
 
 def mean_over_processes(values: Tensor) -> Tensor:
@@ -45,6 +60,16 @@ def mean_over_processes(values: Tensor) -> Tensor:
     total = values.clone()
     dist.all_reduce(total)
     return total / n
+
+
+def from_first(compute: Callable[[], int]) -> int:
+    """A whole number that the first process computes for all."""
+    if n_processes() == 1:
+        return compute()
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    value = torch.tensor([compute() if dist.get_rank() == 0 else 0], device=device)
+    dist.broadcast(value, 0)
+    return int(value)
 
 
 def wait_for_all() -> None:

@@ -1,10 +1,14 @@
 """Train an encoder on a corpus by a recipe."""
 
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
+from numpy.typing import ArrayLike
 from safetensors.torch import load_model
 from transformers import TrainingArguments
 
@@ -12,16 +16,18 @@ from .. import checkpoints
 from .._errors import InputError
 from .._history import History
 from .._run_folder import agree_on_settings, last_checkpoint, sole_run
-from .._training import arguments, own_random_state
-from ..settings import logger, settings
+from .._training import own_random_state
+from ..checkpoints import Model
+from ._distributed import from_first, wait_for_all
+from ._run_options import RunOptions
+from ._start import check_vocabulary, first_values, new_model, recipe_for
 from ._trainer import Trainer
 from ._validation import Validation
 from .corpus import Corpus
-from .initialise import start_from_coexpression
-from .model import Pretraining, make_model
+from .model import Pretraining
+from .profiles import check_values
 from .recipes import Recipe
-from .recipes import recipe as make_recipe
-from .views import Stream
+from .stream import Stream
 
 
 def train(
@@ -29,9 +35,12 @@ def train(
     out: str | PathLike[str],
     recipe: str | Recipe = "mix-geneformer",
     *,
+    start: str | PathLike[str] | Model | None = None,
     resume: bool = True,
     validation: Corpus | str | PathLike[str] | None = None,
+    labels: Mapping[str, ArrayLike] | None = None,
     log_every: int = 10,
+    validate_every: int | None = None,
     checkpoint_every: int = 500,
     keep: int = 2,
     licence: str = "not stated",
@@ -43,8 +52,11 @@ def train(
     called again. On CPU, with the same number of threads, it ends with the same bits as one that
     was never interrupted: batches, masks and dropout depend on the recipe's seed and the step only.
 
-    Several GPUs: start a script that calls this with ``torchrun`` or ``accelerate launch``; each
-    process trains on its own batches. The device is that of ``scmix.settings.device``.
+    Several GPUs: start a script that calls this with ``torchrun`` or ``accelerate launch``. Each of
+    N processes trains on batches of its own, so a step has N x ``accumulation`` of them; which
+    these are depends on their number only, so two processes see what one sees with twice the
+    ``accumulation``, and end at the same losses. Contrasts compare the cells of all processes. The
+    device is that of ``scmix.settings.device``.
 
     Parameters
     ----------
@@ -55,14 +67,24 @@ def train(
         the end ``final/``, which ``scmix.models.load`` opens.
     recipe
         Name of a recipe, or a :class:`Recipe`.
+    start
+        Model to continue from, as `scmix.models.load` takes it: its weights and sizes are kept, and
+        the recipe's ``init`` does not apply. Its vocabulary must be that of the corpus; see
+        :func:`extend_vocabulary`. None: a new model.
     resume
         Go on with a run that is in ``out``; False: refuse a folder that has one.
     validation
-        Corpus of held-out cells: at every checkpoint the masked language model's loss on it is
-        written to the history, with fixed masks, for each species.
+        Corpus of held-out cells. Before the first step and then every ``validate_every`` steps the
+        loss of every objective on them, with fixed masks, is written to the history for each
+        species, and how well the model's vectors tell cells with labels apart.
+    labels
+        Kinds of labels of the held-out cells, each an array of text with one entry per cell of
+        ``validation``, "" for none; None: those that the corpus carries.
     log_every
         Steps between records of the history; each holds means over these steps. A kill does not
         change them: ``checkpoint_every`` must be a multiple.
+    validate_every
+        Steps between validations; None: ``checkpoint_every``.
     checkpoint_every
         Steps between checkpoints.
     keep
@@ -101,111 +123,118 @@ def train(
     16
     """
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
-    held_out = _open_validation(validation, corpus)
-    settled = make_recipe(recipe, **overrides)
+    held_out = _open_validation(validation, labels, corpus)
+    model = None if start is None else checkpoints.load(start)
+    settled = recipe_for(recipe, model, overrides)
+    options = RunOptions(log_every, validate_every, checkpoint_every, keep)
+    _check_mode(corpus, settled)
+    check_vocabulary(model, corpus)
+    check_values(corpus, settled)
     folder = Path(out)
-    _check(corpus, settled, log_every, checkpoint_every, keep)
     folder.mkdir(parents=True, exist_ok=True)
-    args = _arguments(folder, settled, log_every, checkpoint_every, keep, held_out is not None)
+    args = options.arguments(folder, settled, validate=held_out is not None)
+    run = _Run(folder, corpus, settled, args, model, held_out, labels)
     with own_random_state(), sole_run(folder, args.process_index):
-        agree_on_settings(folder, _settings(corpus, settled, log_every, checkpoint_every), resume)
-        final = folder / "final"
-        if final.is_dir():
-            return final
-        model = _train(folder, corpus, held_out, settled, args)
-        if args.process_index == 0:
-            _save(final, model, corpus, settled, licence)
-    return final
+        if run.is_first:
+            agree_on_settings(folder, run.settings | options.to_dict(), resume)
+        wait_for_all()
+        if not (folder / "final").is_dir():
+            run.train(licence)
+            wait_for_all()
+    return folder / "final"
 
 
-def _train(
-    folder: Path,
-    corpus: Corpus,
-    held_out: Corpus | None,
-    recipe: Recipe,
-    args: TrainingArguments,
-) -> Pretraining:
-    model = make_model(corpus.vocabulary, recipe)
-    step, checkpoint = last_checkpoint(folder) or (0, None)
-    if checkpoint is not None and step >= recipe.steps:
-        load_model(model, str(checkpoint / "model.safetensors"))
-        return model
-    if checkpoint is None and recipe.init == "coexpression":
-        n = start_from_coexpression(
-            model.encoder, corpus, max_genes=recipe.max_length, seed=recipe.seed
+@dataclass
+class _Run:
+    """One process's part of a run."""
+
+    folder: Path
+    corpus: Corpus
+    recipe: Recipe
+    args: TrainingArguments
+    start: Model | None
+    held_out: Corpus | None
+    labels: Mapping[str, ArrayLike] | None
+
+    @property
+    def is_first(self) -> bool:
+        return self.args.process_index == 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a run that resumes must have in common with the one before."""
+        start = {} if self.start is None else {"start": self.start.sha256}
+        several = {} if self.args.world_size == 1 else {"processes": self.args.world_size}
+        return {
+            "recipe": self.recipe.to_dict(),
+            "corpus": _digest(self.corpus),
+            "vocabulary": self.corpus.vocabulary.sha256,
+            **start,
+            **several,
+        }
+
+    def train(self, licence: str) -> None:
+        """Train from the last checkpoint to the end, and save the model."""
+        # One process looks, and clears away what is broken, for all.
+        step = from_first(lambda: (last_checkpoint(self.folder) or (-1,))[0])
+        checkpoint = None if step < 0 else self.folder / f"checkpoint-{step}"
+        model = new_model(self.corpus, self.recipe, self.start)
+        if checkpoint is not None and step >= self.recipe.steps:
+            load_model(model, str(checkpoint / "model.safetensors"))
+        else:
+            model = self._continue(model, step, checkpoint)
+        if self.is_first:
+            self._save(model, licence)
+
+    def _continue(self, model: Pretraining, step: int, checkpoint: Path | None) -> Pretraining:
+        if checkpoint is None:
+            first_values(model, self.corpus, self.recipe, self.start)
+        trainer = Trainer(
+            model,
+            self.args,
+            Stream(
+                self.corpus,
+                self.recipe,
+                model.views,
+                rank=self.args.process_index,
+                world=self.args.world_size,
+            ),
+            self.recipe,
+            History(self.folder / "history.jsonl", step) if self.is_first else None,
+            self._validation(model),
         )
-        logger.info("Started %s genes from their co-expression.", f"{n:,}")
-    stream = Stream(corpus, recipe, model.views, rank=args.process_index, world=args.world_size)
-    trainer = Trainer(
-        model,
-        args,
-        stream,
-        recipe,
-        History(folder / "history.jsonl", step),
-        Validation(held_out, corpus, recipe) if held_out else None,
-    )
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    return trainer.accelerator.unwrap_model(trainer.model)
+        self.args.eval_on_start = self.held_out is not None and checkpoint is None
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        return trainer.trained(lambda: new_model(self.corpus, self.recipe, self.start))
 
+    def _validation(self, model: Pretraining) -> Validation | None:
+        if self.held_out is None:
+            return None
+        return Validation(self.held_out, self.corpus, self.recipe, model, self.labels)
 
-def _arguments(
-    folder: Path,
-    recipe: Recipe,
-    log_every: int,
-    checkpoint_every: int,
-    keep: int,
-    evaluate: bool,
-) -> TrainingArguments:
-    return arguments(
-        folder,
-        max_steps=recipe.steps,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=round(recipe.warmup * recipe.steps),
-        weight_decay=recipe.weight_decay,
-        adam_beta2=recipe.adam_beta2,
-        max_grad_norm=recipe.max_grad_norm,
-        gradient_accumulation_steps=recipe.accumulation,
-        optim="adamw_torch_fused",
-        bf16=recipe.precision == "bf16",
-        use_cpu=settings.device == "cpu" or not torch.cuda.is_available(),
-        seed=recipe.seed,
-        logging_steps=log_every,
-        save_steps=checkpoint_every,
-        save_total_limit=keep,
-        eval_strategy="steps" if evaluate else "no",
-        eval_steps=checkpoint_every,
-    )
-
-
-def _settings(
-    corpus: Corpus, recipe: Recipe, log_every: int, checkpoint_every: int
-) -> dict[str, Any]:
-    return {
-        "recipe": recipe.to_dict(),
-        "corpus": corpus.manifest["files"]["tokens.npy"]["sha256"],
-        "vocabulary": corpus.vocabulary.sha256,
-        "log_every": log_every,
-        "checkpoint_every": checkpoint_every,
-    }
-
-
-def _save(final: Path, model: Pretraining, corpus: Corpus, recipe: Recipe, licence: str) -> None:
-    model.encoder.eval()
-    checkpoints.save(
-        final,
-        model.encoder,
-        corpus.vocabulary,
-        recipe=recipe.to_dict(),
-        training_data=corpus.manifest["sources"],
-        licence=licence,
-    )
+    def _save(self, model: Pretraining, licence: str) -> None:
+        model.encoder.eval()
+        recipe = self.recipe.to_dict()
+        if self.start is not None:
+            recipe["start"] = {"name": self.start.name, "sha256": self.start.sha256}
+        checkpoints.save(
+            self.folder / "final",
+            model.encoder,
+            self.corpus.vocabulary,
+            recipe=recipe,
+            training_data=self.corpus.manifest["sources"],
+            licence=licence,
+        )
 
 
 def _open_validation(
-    validation: Corpus | str | PathLike[str] | None, corpus: Corpus
+    validation: Corpus | str | PathLike[str] | None,
+    labels: Mapping[str, ArrayLike] | None,
+    corpus: Corpus,
 ) -> Corpus | None:
     if validation is None:
+        if labels:
+            raise InputError("Found labels without a validation corpus; pass validation=.")
         return None
     held_out = validation if isinstance(validation, Corpus) else Corpus.open(validation)
     if held_out.vocabulary.sha256 != corpus.vocabulary.sha256:
@@ -216,9 +245,12 @@ def _open_validation(
     return held_out
 
 
-def _check(
-    corpus: Corpus, recipe: Recipe, log_every: int, checkpoint_every: int, keep: int
-) -> None:
+def _digest(corpus: Corpus) -> str:
+    files = json.dumps(corpus.manifest["files"], sort_keys=True)
+    return hashlib.sha256(files.encode()).hexdigest()
+
+
+def _check_mode(corpus: Corpus, recipe: Recipe) -> None:
     if corpus.vocabulary.mode != recipe.vocabulary:
         raise InputError(
             f"The corpus has the vocabulary '{corpus.vocabulary.mode}', recipe {recipe.name!r} "
@@ -226,10 +258,3 @@ def _check(
             f"vocabulary=Vocabulary.bundled({recipe.vocabulary!r}), or pass "
             f"vocabulary={corpus.vocabulary.mode!r} to train."
         )
-    if log_every < 1 or checkpoint_every < 1 or checkpoint_every % log_every:
-        raise InputError(
-            f"Found checkpoint_every={checkpoint_every} and log_every={log_every}; "
-            "the first must be a multiple of the second."
-        )
-    if keep < 2:
-        raise InputError(f"Found keep={keep}, expected at least 2.")

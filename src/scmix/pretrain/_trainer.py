@@ -1,6 +1,7 @@
 """The part of `transformers.Trainer` that is ours: batches, seeds, checks and records."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ from torch.utils.data import DataLoader
 
 from .._history import History
 from .._training import Watch, as_it_is, seed_of
+from ._distributed import mean_over_processes, n_processes, not_gathering, wait_for_all
+from ._sharding import gathered, whole
 from ._validation import Validation
 from .model import Pretraining
 from .recipes import Recipe
-from .views import Stream
+from .stream import Stream
 
 
 class Trainer(transformers.Trainer):
@@ -30,7 +33,7 @@ class Trainer(transformers.Trainer):
         args: transformers.TrainingArguments,
         stream: Stream,
         recipe: Recipe,
-        history: History,
+        history: History | None,
         validation: Validation | None,
     ) -> None:
         super().__init__(
@@ -94,7 +97,7 @@ class Trainer(transformers.Trainer):
         elif any(name.startswith("eval_") for name in logs):
             values = {name.removeprefix("eval_"): value for name, value in logs.items()}
             record |= {"kind": "validation", **{k: v for k, v in values.items() if k != "epoch"}}
-        if "kind" in record and self.is_world_process_zero():
+        if "kind" in record and self.history is not None:
             self.history.add(record)
         super().log(logs, start_time)
 
@@ -108,11 +111,17 @@ class Trainer(transformers.Trainer):
         if self.validation is None:
             return {}
         bf16 = self.recipe.precision == "bf16"
-        values = self.validation(self.accelerator.unwrap_model(self.model), self.args.device, bf16)
+        with not_gathering(), whole(self.model_wrapped):
+            model = self.accelerator.unwrap_model(self.model)
+            values = self.validation(model, self.args.device, bf16)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(dict(metrics))
         self._window.restart_clock()
         return metrics
+
+    def trained(self, blank: Callable[[], Pretraining]) -> Pretraining:
+        """The model after training, in one piece; ``blank`` makes one of its kind."""
+        return gathered(self.accelerator, self.model_wrapped, blank)
 
 
 class _Window:
@@ -140,16 +149,27 @@ class _Window:
         self.tokens += next(iter(batch["views"].values()))["indptr"][-1]
 
     def means(self, n_steps: int) -> dict[str, float]:
-        """Means of metrics, numbers of cells and tokens, and the speed; starts a new window."""
+        """Means of metrics and the speed, numbers of cells and tokens; starts a new window.
+
+        Means are over all processes, and so are the sums of cells and tokens.
+        """
         seconds = time.perf_counter() - self.since
-        out = {name: float(value) / self.n for name, value in self.sums.items()}
-        out |= {"cells": self.cells, "tokens": self.tokens, "seconds": round(seconds, 3)}
+        names = sorted(self.sums)
+        values = torch.stack([self.sums[name].float() / self.n for name in names])
+        counts = torch.tensor([self.cells, self.tokens], dtype=torch.float64, device=values.device)
+        out = dict(zip(names, mean_over_processes(values).tolist(), strict=True))
+        cells, tokens = (mean_over_processes(counts) * n_processes()).round().int().tolist()
+        out |= {"cells": cells, "tokens": tokens, "seconds": round(seconds, 3)}
         out["steps_per_second"] = round(n_steps / max(seconds, 1e-9), 4)
         self._reset()
         return out
 
 
 class _Watch(Watch):
+    def on_save(self, args, state, control, **kwargs):
+        wait_for_all()  # each process has its own file in the checkpoint
+        super().on_save(args, state, control, **kwargs)
+
     def on_log(self, args, state, control, logs=None, **kwargs):
         shown = {k: f"{v:.3f}" for k, v in (logs or {}).items() if k in ("loss", "mlm", "simcse")}
         if shown:

@@ -1,7 +1,7 @@
 """What a model in training does on cells held out from it: losses, and probes without training."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from .._training import seed_of
 from ..genes import SPECIES
+from ._held_out import batches_of, some_of, to_device
 from ._probes import Probes
 from ._recipe import Recipe
 from .corpus import Corpus
@@ -59,10 +60,10 @@ class Validation:
         self.batches: dict[tuple[str, str], list[dict[str, Any]]] = {}
         fixed = replace(recipe, **_MASK)
         for code, species in enumerate(SPECIES):
-            rows = _some(np.flatnonzero(corpus.species == code), _MOST_CELLS)
+            rows = some_of(np.flatnonzero(corpus.species == code), _MOST_CELLS)
             for name, objective in model.objectives.items() if rows.size else ():
                 stream = Stream(corpus, fixed, objective.views)
-                self.batches[species, name] = list(_batches(stream, rows))
+                self.batches[species, name] = list(batches_of(stream, rows))
             if (species, "mlm") in self.batches:
                 chance = _frequencies(training, code, recipe.max_length)
                 self.baseline[f"{species}_unigram"] = self._unigram(species, chance)
@@ -109,33 +110,11 @@ def _mean_metrics(
     return {key: value / total for key, value in sums.items()}
 
 
-def to_device(value: Any, device: torch.device) -> Any:
-    """A batch with its tensors on a device; everything else as it is."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {name: to_device(content, device) for name, content in value.items()}
-    return value
-
-
-def _batches(stream: Stream, rows: np.ndarray) -> Iterator[dict[str, Any]]:
-    """All rows in their order, as many to a batch as in training."""
-    lengths = np.minimum(stream.corpus.lengths[rows], stream.recipe.max_length)
-    number = np.cumsum(lengths) // stream.recipe.tokens_per_step
-    for part in np.split(rows, np.flatnonzero(np.diff(number)) + 1):
-        yield stream.assemble(part, np.random.default_rng([0, int(part[0])]))
-
-
-def _some(rows: np.ndarray, most: int) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    return rng.choice(rows, min(most, rows.size), replace=False) if rows.size else rows
-
-
 def _frequencies(
     corpus: Corpus, species: int, max_length: int, n_cells: int = 20_000
 ) -> np.ndarray:
     """Share of each token among those of a species' cells, one added to every count."""
-    rows = np.sort(_some(np.flatnonzero(corpus.species == species), n_cells))
+    rows = np.sort(some_of(np.flatnonzero(corpus.species == species), n_cells))
     tokens = corpus.sequences(rows, max_genes=max_length).tokens
     counts = np.bincount(tokens, minlength=corpus.vocabulary.n_tokens) + 1.0
     return counts / counts.sum()
