@@ -98,7 +98,7 @@ def test_vocabulary_with_a_gene_less(saved: Path, forge: Forge, refused: Refused
 
 
 HOSTILE_MANIFEST: dict[str, tuple[dict, str]] = {
-    "newer": ({"format_version": 2}, "has format_version 2, this scmix reads up to 1"),
+    "newer": ({"format_version": 3}, "has format_version 3, this scmix reads up to 2"),
     "version": ({"format_version": "1"}, "expected 1 or more"),
     "format": ({"format": "other"}, "does not say"),
     "recipe": ({"recipe": 3}, r"no recipe \(dict\)"),

@@ -16,11 +16,10 @@ from ._model import (
     Model,
     config_text,
     model_of,
-    read_tensors,
     vocabulary_bytes,
-    weights_bytes,
 )
 from ._registry import read_steadily
+from ._tensors import read_tensors, weights_bytes
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from .._errors import IncompatibleModelError, ModelFileError
+from .._errors import IncompatibleModelError, InputError, ModelFileError
+from ..decoders._settings import Settings, tensor_shapes
 from ..genes import Vocabulary
 from . import _config, _labels, _manifest
 from ._files import gunzip, open_inside, parse_json, read_inside, sha256
 from ._manifest import (
     CALIBRATION,
     CONFIG,
+    DECODER,
+    DECODER_SETTINGS,
     LABELS,
     MANIFEST,
     MAX_TEXT_BYTES,
@@ -30,7 +33,8 @@ _PICKLES = ("pytorch_model.bin", "pytorch_model.pt", "model.pt", "model.pkl", "m
 class Contents:
     """A checkpoint without its weights.
 
-    `manifest` is None for a plain BERT folder, `labels` for anything but a classifier.
+    `manifest` is None for a plain BERT folder, `labels` for anything but a classifier, `decoder`
+    for a model without a value decoder.
     """
 
     folder: Path
@@ -38,6 +42,7 @@ class Contents:
     settings: dict
     verify: bool
     labels: dict | None = None
+    decoder: Settings | None = None
 
     @property
     def n_parameters(self) -> int:
@@ -79,6 +84,12 @@ class Contents:
         shapes = _labels.calibration_shapes(self.labels or {}, self.settings)
         return self._tensors(CALIBRATION, lambda _: shapes)
 
+    def decoder_weights(self) -> tuple[dict[str, Entry], memoryview, str]:
+        """The same of the value decoder, where there is one."""
+        sizes = {name: self.settings[name] for name in ("hidden_size", "vocab_size")}
+        shapes = tensor_shapes(self.decoder, **sizes) if self.decoder else {}
+        return self._tensors(DECODER, lambda _: shapes)
+
     def _tensors(
         self, name: str, expected: Callable[[dict[str, Entry]], dict[str, tuple[int, ...]]]
     ) -> tuple[dict[str, Entry], memoryview, str]:
@@ -118,7 +129,23 @@ def read_contents(folder: Path, *, verify: bool = True) -> Contents:
         text = _read_checked(folder / LABELS, _labels.MAX_BYTES, manifest, verify)
         labels = _labels.read(text, folder / LABELS)
     settings = _config.from_json(parse_json(raw, path), path, classifier=labels is not None)
-    return Contents(folder, manifest, settings, verify, labels)
+    return Contents(folder, manifest, settings, verify, labels, _decoder(folder, manifest, verify))
+
+
+def _decoder(folder: Path, manifest: dict | None, verify: bool) -> Settings | None:
+    if manifest is None or DECODER_SETTINGS not in manifest["files"]:
+        return None
+    path = folder / DECODER_SETTINGS
+    content = parse_json(_read_checked(path, MAX_TEXT_BYTES, manifest, verify), path)
+    try:
+        settings = Settings(**content)
+        if settings.to_dict() != content:
+            raise TypeError("a setting is missing")
+    except (InputError, TypeError) as error:
+        raise ModelFileError(
+            f"{path} does not describe a value decoder: {str(error)[:200]} Copy the model again."
+        ) from error
+    return settings
 
 
 def _read_checked(path: Path, max_bytes: int, manifest: dict | None, verify: bool) -> bytes:

@@ -16,8 +16,9 @@ from ._contents import _check_folder
 from ._files import open_inside, parse_json, sha256
 from ._folder import check_target
 from ._foreign_genes import genes_of, to_vocabulary
-from ._model import Model, load, read_tensors, save
+from ._model import Model, load, save
 from ._safetensors import FLOATS, MAX_BYTES, Entry, check_tensors, read_header
+from ._tensors import read_tensors
 
 _HEAD = "cls.predictions."
 _DROPPED = ("classifier.", "cls.seq_relationship.")

@@ -9,13 +9,16 @@ from .._errors import IncompatibleModelError, InputError, ModelFileError
 from ._files import parse_json, read_inside, sha256
 
 FORMAT = "scmix checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: may hold a value decoder
 
 WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocabulary.csv.gz"
 CARD, MANIFEST = "README.md", "manifest.json"
 LABELS, CALIBRATION = "labels.json", "calibration.safetensors"  # of a classifier
+DECODER, DECODER_SETTINGS = "decoder.safetensors", "decoder.json"  # of a model with values
 NEEDED = (WEIGHTS, CONFIG, VOCABULARY)
-NAMES = (*NEEDED, LABELS, CALIBRATION, CARD, MANIFEST)
+_PAIRS = {(LABELS, CALIBRATION): "a classifier", (DECODER_SETTINGS, DECODER): "a value decoder"}
+_OPTIONAL = (*(name for pair in _PAIRS for name in pair), CARD)
+NAMES = (*NEEDED, *_OPTIONAL, MANIFEST)
 
 MAX_TEXT_BYTES = 2**20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -28,7 +31,7 @@ def build(files: dict[str, bytes], *, recipe: dict, training_data: list, licence
 
     manifest = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": 2 if DECODER in files else 1,  # what an older scmix can read, it may
         "scmix_version": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "licence": licence,
@@ -111,14 +114,15 @@ def _check_files(files: object, path: Path) -> None:
     if not isinstance(files, dict) or not set(NEEDED) <= files.keys() <= set(NAMES) - {MANIFEST}:
         raise ModelFileError(
             f"{path} lists the files {str(list(files) if isinstance(files, dict) else files)[:200]}"
-            f", expected {', '.join(NEEDED)} and at most {LABELS}, {CALIBRATION} and {CARD}. "
+            f", expected {', '.join(NEEDED)} and at most {', '.join(_OPTIONAL)}. "
             "Copy the model again."
         )
-    if (LABELS in files) != (CALIBRATION in files):
-        raise ModelFileError(
-            f"{path} lists only one of {LABELS} and {CALIBRATION}, expected both for a classifier, "
-            "none for an encoder. Copy the model again."
-        )
+    for (one, other), what in _PAIRS.items():
+        if (one in files) != (other in files):
+            raise ModelFileError(
+                f"{path} lists only one of {one} and {other}, expected both for {what}, "
+                "none for an encoder. Copy the model again."
+            )
     for name, entry in files.items():
         good = isinstance(entry, dict) and entry.keys() == {"sha256", "bytes"}
         good = good and type(entry["bytes"]) is int and isinstance(entry["sha256"], str)

@@ -2,25 +2,23 @@
 
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from .._errors import IncompatibleModelError, InputError, ModelFileError, ResourceError
+from .._errors import IncompatibleModelError, InputError, ResourceError
+from ..decoders import ValueDecoder
 from ..encoder import Config, Encoder
 from ..genes import Vocabulary
-from . import _config, _manifest
+from . import _config, _decoder, _manifest
 from ._contents import Contents, read_contents
 from ._files import sha256
 from ._folder import write_folder
 from ._registry import read_steadily
-from ._safetensors import Entry
+from ._tensors import read_tensors, weights_bytes
 
-_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 _STORED = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -42,6 +40,8 @@ class Model:
         Of `model.safetensors`; for an untrained model, of what would be saved.
     path
         The folder; None for a model that was never saved.
+    decoder
+        Predicts the expression of genes; None for a model that was trained without values.
     """
 
     encoder: Encoder
@@ -50,6 +50,7 @@ class Model:
     name: str
     sha256: str
     path: Path | None = None
+    decoder: ValueDecoder | None = None
 
     @property
     def config(self) -> Config:
@@ -89,6 +90,7 @@ def save(
     licence: str,
     card: str = "",
     dtype: str = "float32",
+    decoder: ValueDecoder | None = None,
     overwrite: bool = False,
 ) -> None:
     """Save a checkpoint, whole or not at all.
@@ -114,6 +116,8 @@ def save(
         Model card in Markdown, saved as README.md.
     dtype
         "float32", or "float16" for half the size on disk; loaded as float32 either way.
+    decoder
+        The value decoder that was trained with the encoder, saved beside it.
     overwrite
         Replace a checkpoint that is there. A folder that holds anything else is never replaced.
 
@@ -147,6 +151,9 @@ def save(
         _manifest.CONFIG: config_text(encoder.config),
         _manifest.VOCABULARY: vocabulary_bytes(vocabulary),
     }
+    if decoder is not None:
+        _decoder.check_fit(decoder, encoder)
+        files |= _decoder.files_of(decoder, _STORED[dtype])
     if card:
         files[_manifest.CARD] = card.encode("utf-8")
     files[_manifest.MANIFEST] = _manifest.build(
@@ -259,7 +266,8 @@ def model_of(
     tensors = read_tensors(entries, content, contents.folder / _manifest.WEIGHTS)
     encoder = _encoder(contents, tensors)
     manifest = contents.manifest or {"recipe": {}, "training_data": [], "licence": ""}
-    return Model(encoder, vocabulary, manifest, name, digest, contents.folder), tensors
+    decoder = _decoder.read(contents, encoder.config)
+    return Model(encoder, vocabulary, manifest, name, digest, contents.folder, decoder), tensors
 
 
 def _encoder(contents: Contents, tensors: dict[str, Tensor]) -> Encoder:
@@ -273,11 +281,6 @@ def _encoder(contents: Contents, tensors: dict[str, Tensor]) -> Encoder:
     return encoder.eval()
 
 
-def read_tensors(entries: dict[str, Entry], content: memoryview, path: Path) -> dict[str, Tensor]:
-    """The tensors of a file: float32, and int64 for whole numbers."""
-    return {name: _tensor(name, entry, content, path) for name, entry in entries.items()}
-
-
 def _random_encoder(config: Config, *, pooler: bool, seed: int = 0) -> Encoder:
     # For weights that are replaced anyway, the meta device would draw none, but its first use
     # imports for 2 s; drawing 12 M takes 0.2 s.
@@ -286,34 +289,9 @@ def _random_encoder(config: Config, *, pooler: bool, seed: int = 0) -> Encoder:
         return Encoder(config, pooler=pooler)
 
 
-def _tensor(name: str, entry: Entry, content: memoryview, path: Path) -> Tensor:
-    raw = bytearray(content[entry.start : entry.stop])  # a copy, so aligned and writable
-    tensor = torch.frombuffer(raw, dtype=_DTYPES[entry.dtype]).reshape(entry.shape)
-    tensor = tensor.float() if tensor.is_floating_point() else tensor
-    if not torch.isfinite(tensor).all():
-        raise ModelFileError(
-            f"{path} has NaN or infinite numbers in {name}; expected finite weights. "
-            "Load an earlier checkpoint of this training."
-        )
-    return tensor
-
-
 def config_text(config: Config, classes: list[str] | None = None) -> bytes:
     """The config.json of an encoder, with the classes of its head if it has one."""
     return _manifest.to_text(_config.to_json(config.to_dict(), classes), "the configuration")
-
-
-def weights_bytes(state: Mapping[str, Tensor], dtype: torch.dtype | None = torch.float32) -> bytes:
-    """Tensors as a safetensors file, refusing what is not finite; None: of the types they have."""
-    tensors = {}
-    for name, tensor in state.items():
-        tensors[name] = tensor.detach().to("cpu", dtype or tensor.dtype).contiguous()
-        if not torch.isfinite(tensors[name]).all():
-            raise InputError(
-                f"Found NaN or infinite numbers in {name}"
-                + (' as float16; pass dtype="float32".' if torch.isfinite(tensor).all() else ".")
-            )
-    return to_safetensors(tensors, metadata={"format": "pt"})
 
 
 def vocabulary_bytes(vocabulary: Vocabulary) -> bytes:
