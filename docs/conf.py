@@ -1,6 +1,5 @@
 """Sphinx configuration."""
 
-import shutil
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -54,10 +53,11 @@ linkcheck_timeout = 20
 linkcheck_ignore = [r"https://doi\.org/"]  # publishers turn robots away
 linkcheck_exclude_documents = ["changelog"]
 
-# Notebooks live beside the package, where their readers look for them, and sphinx reads this folder.
+# Notebooks lie beside the package, where readers look for them; sphinx reads this folder only.
 notebooks = DOCS / "tutorials"
 notebooks.mkdir(exist_ok=True)
 for notebook in (DOCS.parent / "tutorials").glob("*.ipynb"):
+    text = notebook.read_text(encoding="utf-8").replace("../docs/", "../")
     copied = notebooks / notebook.name
-    if not copied.exists() or copied.read_bytes() != notebook.read_bytes():
-        shutil.copyfile(notebook, copied)
+    if not copied.exists() or copied.read_text(encoding="utf-8") != text:
+        copied.write_text(text, encoding="utf-8")
