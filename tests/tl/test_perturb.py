@@ -239,6 +239,90 @@ def test_a_killed_run_goes_on(cells, perturb, tmp_path, monkeypatch):
         perturb(cells, kind="inhibit", store=tmp_path)
 
 
+def test_a_killed_run_with_effects_on_genes_goes_on(cells, perturb, tmp_path, monkeypatch):
+    names = cells.var_names[:3].tolist()
+    expected = perturb(cells, names, effects="genes")
+    from scmix.effects._store import Store, Sums
+
+    save = Sums.save
+
+    def dies(self, totals, n_steps, *, at_once=False):
+        if n_steps == 3:
+            raise KeyboardInterrupt  # one step is in the store and not in the sums
+        save(self, totals, n_steps, at_once=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sums, "save", dies)
+        with pytest.raises(KeyboardInterrupt):
+            perturb(cells, names, effects="genes", store=tmp_path)
+    n_appended, append = [], Store.append
+
+    def counted(self, rows):
+        n_appended.append(len(rows))
+        append(self, rows)
+
+    monkeypatch.setattr(Store, "append", counted)
+    for _ in range(2):
+        found = perturb(cells, names, effects="genes", store=tmp_path)
+        pd.testing.assert_frame_equal(found["genes"], expected["genes"])
+        pd.testing.assert_frame_equal(found["scores"], expected["scores"])
+        assert len(n_appended) == 1  # of three steps of eight cells, two were there
+
+
+def test_the_store_has_what_the_published_tests_take(cells, perturb, tmp_path):
+    from scmix.statistics.published import goal_state_rank_sum
+
+    found = by_gene(perturb(cells, formula="geneformer_v2", store=tmp_path))
+    values = scmix.effects.read_store(tmp_path)
+    assert set(values.state) == {"ill"}
+    assert set(values.cell) <= set(cells.obs_names)
+    donors = cells.obs.donor[values.cell].to_numpy()
+    assert (values.donor.to_numpy() == donors).all()
+    table = goal_state_rank_sum(values.gene, values.towards_well).set_index("Gene")
+    shown = found[found.flag == ""].index
+    np.testing.assert_allclose(table.Shift_to_goal_end[shown], found.effect[shown], atol=1e-6)
+    np.testing.assert_array_equal(table.N_Detections[shown], found.n_cells[shown])
+    with pytest.raises(InputError, match="no effects in"):
+        scmix.effects.read_store(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "overexpress"}, "kind='overexpress'"),
+        ({"anchor": "B2M"}, "an anchor"),
+        ({"effects": "genes"}, "effects='genes'"),
+        ({"genes": ["B2M"]}, "a list of genes"),
+        ({"state_key": None, "start": None, "goal": None}, "no states"),
+    ],
+)
+def test_screening_is_refused_where_it_says_nothing(cells, perturb, options, message):
+    with pytest.raises(InputError, match=f"screen=5 with {message}; .*screen=None"):
+        perturb(cells, **{"screen": 5, **options})
+
+
+def test_a_gene_is_not_compared_with_its_family(monkeypatch):
+    from scmix.tl._perturbation import _tables
+    from scmix.tl._perturbation._families import families
+
+    symbols = ["GATA4", "GATA6", "RPL13A", "RPL3", "Hba-a1", "CD4", "ENSG00000000001", "A1+B2"]
+    assert families(symbols) == ["GATA", "GATA", "RPL", "RPL", "HBA", "", "", ""]
+    given = []
+    monkeypatch.setattr(
+        _tables, "matched_null", lambda *a, exclude, **k: given.append(exclude) or matched(*a)
+    )
+    from scmix.statistics import matched_null as matched
+
+    table = pd.DataFrame(
+        {
+            "symbol": ["GATA4", "GATA6", "ACTB"], "n_cells": 20, "n_donors": 3, "n_unchanged": 0,
+            "effect": [0.1, 0.2, 0.3], "estimated": False, "mean_rank": 1.0, "species": "human",
+        }
+    )  # fmt: skip
+    _tables.finish(table, np.ones((3, 3)), None, table.effect.to_numpy(), 3, 2, 0)
+    assert given == [["GATA", "GATA", ""]]
+
+
 @pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
 def test_survives_a_file(cells, model, tmp_path, suffix):
     scmix.tl.perturb(

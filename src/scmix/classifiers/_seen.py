@@ -5,7 +5,7 @@ import numpy as np
 from ..batches import Sequences, positions
 
 FEWEST_GENES = 10  # shorter cells can be alike by chance
-_COMPARED = 128  # genes, so that it does not matter how many are read
+COMPARED = 128  # genes, so that it does not matter how many are read
 
 
 def fingerprints(sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +29,7 @@ def fingerprints(sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
     """
     place = positions(sequences.indptr)
     mixed = _mix(sequences.tokens.astype(np.uint64) ^ _mix(place.astype(np.uint64)))
-    mixed[place >= _COMPARED] = 0
+    mixed[place >= COMPARED] = 0
     sums = np.zeros(mixed.size + 1, np.uint64)
     np.cumsum(mixed, out=sums[1:])  # wraps around, as it may
     marks = sums[sequences.indptr[1:]] - sums[sequences.indptr[:-1]]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ._formulas import FORMULAS, Formula, Measure
     from ._plan import Plan
     from ._screen import Screen
+    from ._store import read_store
     from ._totals import PairTotals, Totals
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Plan",
     "Screen",
     "Totals",
+    "read_store",
 ]
 
 _HOMES = {
@@ -38,6 +40,7 @@ _HOMES = {
     "Plan": "_plan",
     "Screen": "_screen",
     "Totals": "_totals",
+    "read_store": "_store",
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -6,6 +6,7 @@ from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from ._annotate import annotate
+    from ._cross_fit import cross_fit
     from ._embed import embed
     from ._evaluate import evaluate
     from ._fine_tune import fine_tune
@@ -24,6 +25,7 @@ __all__ = [
     "annotate",
     "transfer_labels",
     "evaluate",
+    "cross_fit",
     "perturb",
 ]
 

@@ -2,26 +2,23 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 from anndata import AnnData
 
-from .. import _slots, checkpoints, inference
-from .._errors import InputError
+from .. import _slots, checkpoints
 from .._gene_matching import OnDuplicate
 from ..classifiers import CellClassifier
-from ..effects._engine import POOLS
 from ..effects._formulas import formula as formula_of
-from ..genes import SPECIES
 from ..perturbations import Edit
-from ..pp._match_adata import match_adata
-from ._perturbation._analysis import Analysis, Options
-from ._perturbation._genes import GeneSets, tokens_of
-from ._perturbation._result import joined, say
+from ._perturbation._analysis import Options
+from ._perturbation._checks import check_choices, check_genes, checked_screen
+from ._perturbation._genes import GeneSets
+from ._perturbation._models import Models, warn_circular
+from ._perturbation._score import score
 from ._perturbation._source import Source
-from ._perturbation._states import check_every_state, read_states
-from ._reading import Reader, check_target
+from ._perturbation._states import read_states
+from ._reading import check_target
 
 
 def perturb(
@@ -29,7 +26,9 @@ def perturb(
     genes: "str | Sequence[str | Sequence[str]]" = "all",
     kind: str = "delete",
     *,
-    model: "str | PathLike | checkpoints.Model | CellClassifier" = "scmix-mini",
+    model: "str | PathLike | checkpoints.Model | CellClassifier | Sequence[CellClassifier]" = (
+        "scmix-mini"
+    ),
     state_key: str | None = None,
     start: str | None = None,
     goal: str | None = None,
@@ -41,7 +40,7 @@ def perturb(
     readmit: bool = True,
     effects: str = "cells",
     formula: str = "centred",
-    screen: int | None = 200,
+    screen: "int | Literal['auto'] | None" = "auto",
     n_sample: int = 100,
     test_states: bool = True,
     max_cells: int | None = 1000,
@@ -71,8 +70,9 @@ def perturb(
     Every cell of the start state is read with and without the edit. The effect of a gene is how
     much nearer its cells come to the goal, in cosine, than to the start; without states, how far
     they move. What is said about chance rests on donors and on genes of like rank, never on cells
-    as if they were independent. A gene is worth a look when both `padj_state` and `padj_matched`
-    are small.
+    as if they were independent. A gene is compared neither with itself nor with its family: genes
+    whose symbols have one stem (`RPL`, `HLA`, `CD3`), for want of a table of paralogues. It is
+    worth a look when both `padj_state` and `padj_matched` are small.
 
     Parameters
     ----------
@@ -88,8 +88,11 @@ def perturb(
         down; `"activate"`: up.
     model
         A name of `scmix.models.list()`, a folder, a loaded model, or a classifier, whose encoder
-        is used. When it was fine-tuned on these very states and cells, the effects are circular:
-        fine-tune on other donors.
+        is used. An encoder that learned to tell these states apart on these very cells finds a
+        difference whether there is one or not: then there is a warning, and no `p_state`. Pass the
+        list of classifiers of `scmix.tl.cross_fit` instead: each donor is read by one that has not
+        seen it, states are compared within these folds, and `p_state` is the largest of the folds
+        (1 where they disagree about the direction).
     state_key
         Column of `obs` with the states. Without it cells have no direction to move in.
     start, goal
@@ -114,10 +117,10 @@ def perturb(
         same genes without the perturbed one, and the movement towards the start is subtracted.
         `"geneformer_v1"` (and Mix-Geneformer) and `"geneformer_v2"`: as published.
     screen
-        With `genes="all"`, `kind="delete"` and states: estimate the effect of all genes from one
-        forward and one backward pass per cell, and run exactly so many with the largest
-        estimates, and `n_sample` others. The rest are marked in the column `estimated`. None, and
-        everywhere else: all exactly.
+        Estimate the effect of all genes from one forward and one backward pass per cell, and run
+        exactly so many with the largest estimates, and `n_sample` others. The rest are marked in
+        the column `estimated`. This is for `genes="all"`, `kind="delete"` and states; moves of
+        genes have no useful first order. "auto": 200 where it can be done. None: all exactly.
     n_sample
         Genes drawn at random among the others, to see how well the estimates rank.
     test_states
@@ -128,13 +131,15 @@ def perturb(
     min_cells
         A gene that fewer cells have gets no effect, and the flag `"few_cells"`.
     vectors_of
-        Genes for which cells before and after are kept, for `scmix.pl.perturbation_shift`.
+        Genes for which cells before and after are kept, for `scmix.pl.perturbation_shift`. Of
+        several encoders, by the first.
     n_permutations
         Most labellings of donors that are drawn, where there are more than 5,000.
     seed
         Draws cells, genes, labellings and resamples.
     store
         Folder in which effects are kept as they are made: a run that was killed goes on there.
+        `scmix.effects.read_store` reads those of every cell.
     layer, species, species_key, gene_ids, on_duplicate, allow_noninteger
         As in `scmix.tl.embed`.
     pool, hidden_layer, n_genes
@@ -155,7 +160,8 @@ def perturb(
     `params` : dict
         Options, model, and per species `inference`, `p_min` (the smallest p-value that the design
         can reach), `n_possible` labellings, and `screen_correlation` (Spearman's, between estimate
-        and exact effect over the random sample).
+        and exact effect over the random sample). With several encoders, `cross_fit`: which reads
+        which donor.
     `scores` : DataFrame
         One row per gene or set and species: `gene`, `symbol`, `species`, `orthologue`, `goal`,
         `n_cells`, `n_donors`, `mean_rank`, `detection`, `effect`, `ci_low`, `ci_high` (95 %, over
@@ -172,8 +178,8 @@ def perturb(
     Raises
     ------
     InputError
-        If an option does not exist, start and goal are the same, a state has no cell, or a gene
-        is in no cell that is perturbed.
+        If an option does not exist, start and goal are the same, a state has no cell, a gene is
+        in no cell that is perturbed, or every encoder has seen a donor.
     GeneIdError
         If a gene is not known to the model in this species.
     MissingKeyError
@@ -188,97 +194,38 @@ def perturb(
     >>> sorted(scores.symbol), bool((scores.effect > 0).all())
     (['RPL13', 'RPS2'], True)
     """
-    if effects not in ("cells", "genes"):
-        raise InputError(f"Found effects={effects!r}; expected 'cells' or 'genes'.")
-    if effects == "genes" and store is not None:
-        raise InputError("Found store= with effects='genes'; expected effects='cells'.")
-    for name, value in {"min_cells": min_cells, "max_cells": max_cells, "screen": screen}.items():
-        if value is not None and value < 1:
-            raise InputError(f"Found {name}={value}; expected at least 1.")
-    loaded = model.model if isinstance(model, CellClassifier) else checkpoints.load(model)
+    loaded = Models.of(model)
     check_target(adata, "uns", key_added, overwrite=overwrite, copy=copy)
-    pool = loaded.default_pool if pool is None else pool
-    if pool not in POOLS:
-        raise InputError(f"Found pool={pool!r}; expected one of {', '.join(POOLS)}.")
-    reader = Reader(
-        loaded, pool, -2 if hidden_layer is None else hidden_layer, n_genes, device, dtype,
-        batch_tokens,
-    )  # fmt: skip
-    edit = Edit(kind, reader.n_genes, by, unit, readmit)
-    sets, chosen = GeneSets.of(genes, anchor), formula_of(formula)
+    readers = loaded.readers(pool, hidden_layer, n_genes, device, dtype, batch_tokens)
+    sets, edit = GeneSets.of(genes, anchor), Edit(kind, readers[0].n_genes, by, unit, readmit)
+    limits = {"min_cells": min_cells, "max_cells": max_cells}
+    check_choices(effects, limits)
     states = read_states(adata, state_key, start, goal, other_states, donor_key)
+    screen = checked_screen(screen, sets, edit, effects, has_goal=bool(states.names))
     naming: Any = {
-        "species": species,
-        "species_key": species_key,
-        "gene_ids": gene_ids,
+        "species": species, "species_key": species_key, "gene_ids": gene_ids,
         "on_duplicate": on_duplicate,
-    }
-    match, codes = match_adata(adata, loaded.vocabulary, **naming)
-    if len(vectors_of) and np.unique(codes[states.cells]).size > 1:
-        raise InputError("Found vectors_of= for two species; expected one. Perturb them apart.")
-    for code in np.unique(codes[states.cells]):
-        sets.tokens(loaded.vocabulary, code)
-        sets.anchor_token(loaded.vocabulary, code)
-        tokens_of(list(vectors_of), loaded.vocabulary, code)
-    described = reader.params(
-        genes="all" if sets.names is None else ["+".join(one) for one in sets.names],
-        kind=kind,
-        state_key=state_key,
-        start=start,
-        goal=goal,
-        other_states=list(other_states),
-        donor_key=donor_key,
-        by=by,
-        unit=unit,
-        anchor=anchor,
-        readmit=readmit,
-        effects=effects,
-        formula=formula,
-        screen=screen,
-        n_sample=n_sample,
-        test_states=test_states,
-        max_cells=max_cells,
-        min_cells=min_cells,
-        n_permutations=n_permutations,
-        seed=seed,
-        layer=layer,
-        **naming,
-    )
-    options = Options(
-        model=loaded,
-        encoder=inference.prepare(loaded.encoder, *inference.choose(reader._device, dtype)),
-        genes=sets,
-        edit=edit,
-        formula=chosen,
-        layer=reader.hidden_layer,
-        pool=pool,
-        batch_tokens=batch_tokens,
-        by_gene=effects == "genes",
-        screen=screen,
-        n_sample=n_sample,
-        test_states=test_states,
-        max_cells=max_cells,
-        min_cells=min_cells,
-        vectors_of=tuple(vectors_of),
-        n_permutations=n_permutations,
-        seed=seed,
-        store=store,
-        described=described,
-    )
-
-    source = Source(
-        adata, loaded.vocabulary, (match, codes), layer=layer, allow_noninteger=allow_noninteger,
-        naming=naming,
+    }  # fmt: skip
+    source = Source.of(adata, loaded.vocabulary, layer, allow_noninteger, naming)
+    check_genes(sets, vectors_of, source, states)
+    n_circular = loaded.circular(states, source, state_key)
+    warn_circular(n_circular, len(states.cells))
+    folds = loaded.folds(readers, states, source)
+    described = loaded.params(
+        readers, folds, states,
+        genes=sets.described(), kind=kind, state_key=state_key, start=start, goal=goal,
+        other_states=list(other_states), donor_key=donor_key, by=by, unit=unit, anchor=anchor,
+        readmit=readmit, effects=effects, formula=formula, screen=screen, n_sample=n_sample,
+        test_states=test_states, max_cells=max_cells, min_cells=min_cells, seed=seed,
+        n_permutations=n_permutations, layer=layer, n_circular=n_circular, **naming,
     )  # fmt: skip
-    vectors = source.vectors(states.cells, reader)
-    made = {}
-    for code in np.unique(codes[states.cells]):
-        here = (codes[states.cells] == code) & np.isfinite(vectors[:, 0])
-        check_every_state(states[here], SPECIES[code])
-        analysis = Analysis(options, int(code), states[here], vectors[here], source)
-        made[SPECIES[code]] = analysis.run()
+    options = Options(
+        genes=sets, edit=edit, formula=formula_of(formula), by_gene=effects == "genes",
+        screen=screen, n_sample=n_sample, test_states=test_states and not n_circular,
+        max_cells=max_cells, min_cells=min_cells, vectors_of=tuple(vectors_of),
+        n_permutations=n_permutations, seed=seed, store=store, described=described,
+    )  # fmt: skip
+    result = score(options, folds, states, source)
     target = adata.copy() if copy else adata
-    result = joined(made, described, adata)
-    say(result)
     _slots.write(target, {("uns", key_added): result}, overwrite=overwrite)
     return target if copy else None

@@ -49,6 +49,10 @@ class GeneSets:
         check_distinct([frozenset(one) for one in names])
         return cls(names, anchor)
 
+    def described(self) -> str | list[str]:
+        """As `params` says it."""
+        return "all" if self.names is None else ["+".join(one) for one in self.names]
+
     def tokens(self, vocabulary: Vocabulary, code: int) -> np.ndarray | None:
         """Tokens of each set in one species, `(n_sets, k)`, -1 where a set has fewer; None: all."""
         if self.names is None:

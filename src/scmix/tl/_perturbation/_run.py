@@ -108,6 +108,9 @@ def sweep(
     store: Store | None = None,
 ) -> None:
     """Run all edits of all cells and add them up."""
+    sums = None if store is None or pairs is None else store.sums()
+    if store is not None and sums is not None and pairs is not None:
+        store.forget(sums.restore(pairs))
     with tqdm(total=len(cells), unit="cell", desc="perturb", **_bar()) as bar:
         for step, which in enumerate(_steps(len(cells))):
             if store is not None and step < store.n_steps:
@@ -116,6 +119,8 @@ def sweep(
                 rows = _measured(engine, cells, which, measure, by_token, pairs)
                 if store is not None:
                     store.append(rows)
+                if sums is not None and pairs is not None:
+                    sums.save(pairs, step + 1, at_once=which[-1] == len(cells) - 1)
             totals.add(
                 cells.row[rows["cell"]],
                 rows["number"],

@@ -12,6 +12,7 @@ from ... import _slots
 from ..._gene_matching import GeneMatch
 from ...batches import Sequences, concat
 from ...genes import Vocabulary
+from ...pp._match_adata import match_adata
 from .._reading import Reader
 
 
@@ -38,6 +39,24 @@ class Source:
     allow_noninteger: bool
     naming: dict[str, Any]
 
+    @classmethod
+    def of(
+        cls,
+        adata: AnnData,
+        vocabulary: Vocabulary,
+        layer: str | None,
+        allow_noninteger: bool,
+        naming: dict[str, Any],
+    ) -> "Source":
+        """Match the genes."""
+        match = match_adata(adata, vocabulary, **naming)
+        return cls(adata, vocabulary, match, layer, allow_noninteger, naming)
+
+    @property
+    def codes(self) -> np.ndarray:
+        """Species code of every cell."""
+        return self.match[1]
+
     @property
     def column_tokens(self) -> np.ndarray:
         """Token of every column of the counts, -1 for none."""
@@ -45,13 +64,13 @@ class Source:
 
     def vectors(self, rows: np.ndarray, reader: Reader) -> np.ndarray:
         """Pooled vectors of some cells, ascending; NaN for cells without genes."""
-        parts = reader.read(self._blocks(rows, reader.n_genes), len(rows))
+        parts = reader.read(self.blocks(rows, reader.n_genes), len(rows))
         return np.concatenate([part.vectors for part in parts])
 
     def sequences(self, rows: np.ndarray, n_genes: int) -> Sequences:
         """Ranked genes of some cells, in any order."""
         order = np.argsort(rows, kind="stable")
-        read = concat([block.sequences for block in self._blocks(rows[order], n_genes)])
+        read = concat([block.sequences for block in self.blocks(rows[order], n_genes)])
         return read[np.argsort(order, kind="stable")]
 
     def counts(self, rows: np.ndarray) -> Iterator[tuple[int, sp.csr_matrix]]:
@@ -60,7 +79,8 @@ class Source:
             self.adata[rows], layer=self.layer, allow_noninteger=self.allow_noninteger
         )
 
-    def _blocks(self, rows: np.ndarray, n_genes: int) -> Iterator[_slots.Block]:
+    def blocks(self, rows: np.ndarray, n_genes: int) -> Iterator[_slots.Block]:
+        """Ranked genes of some cells, ascending."""
         genes, codes = self.match
         return _slots.iter_sequences(
             self.adata[rows],

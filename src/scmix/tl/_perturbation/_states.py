@@ -57,7 +57,7 @@ def read_states(
     names = _names(state_key, start, goal, others)
     state = np.zeros(adata.n_obs, np.int64)
     if state_key is not None:
-        values = _column(adata, state_key)
+        values = column_of(adata, state_key)
         state = np.full(adata.n_obs, -1, np.int64)
         for code, name in enumerate(names):
             state[values == name] = code
@@ -68,7 +68,7 @@ def read_states(
                 )
     donors, donor = np.array(["all"]), np.zeros(adata.n_obs, np.int64)
     if donor_key is not None:
-        values = _column(adata, donor_key)
+        values = column_of(adata, donor_key)
         state[values == ""] = -1  # cells without a donor take no part
         donors, donor = np.unique(values, return_inverse=True)
     cells = np.flatnonzero(state >= 0)
@@ -104,7 +104,7 @@ def _names(
     return names
 
 
-def _column(adata: AnnData, key: str) -> np.ndarray:
+def column_of(adata: AnnData, key: str) -> np.ndarray:
     """Values of a column of `obs` as text, `""` where there is none."""
     if key not in adata.obs:
         columns = list(map(str, adata.obs.columns))

@@ -13,6 +13,7 @@ from ...statistics import (
     state_null_along,
 )
 from ._baseline import Baseline
+from ._families import families
 from ._genes import Names
 from ._geometry import Geometry
 
@@ -122,6 +123,7 @@ def finish(
         table.mean_rank.to_numpy(),
         table.n_cells.to_numpy(),
         table.species.tolist(),
+        exclude=families(table.symbol),
     )
     table["z_matched"], table["p_matched"] = matched.z, matched.p
     table["padj_matched"] = benjamini_hochberg(matched.p)
