@@ -12,7 +12,6 @@ from .._training import arguments
 from ..settings import settings
 from .recipes import Recipe
 
-
 # With these, and the first of them, every parameter gets a gradient.
 _USE_ALL = frozenset({"mlm", "simcse", "subset_contrast", "xspecies"})
 
