@@ -6,6 +6,8 @@ from typing import Any
 
 from ._recipe_checks import OBJECTIVES, check, views_of
 
+_PAIRS = ("subset_share", "restore_genes", "restore_share")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -101,6 +103,28 @@ class Recipe:
     poisson_pool: str = "mean"
     poisson_layers: int = 4
 
+    # Decoder of the objectives "value_autoencoder" and "restore", and bins of their values.
+    value_decoder_width: int = 64
+    value_decoder_layers: int = 2
+    value_decoder_heads: int = 4
+    value_bins: int = 100
+    # Chance that a cell goes without its values, so that the encoder, as `tl.embed` runs it, can do
+    # without; published: 0.
+    value_dropout: float = 0.15
+
+    # Value autoencoder: weight of a zero (published: 1; hide_nonzero / hide_zero makes predictions
+    # right on average over all genes), most genes of a cell that are asked for, and share of cells
+    # whose counts are thinned (scFoundation: 0.5).
+    value_autoencoder_zero_weight: float = 1.0
+    value_autoencoder_targets: int = 1024
+    value_autoencoder_thinning: float = 0.0
+
+    # Restoring: number of genes drawn of a cell and share of these that is hidden, each between
+    # two; and drawn from all genes "measured" (published), or those "detected" in the batch.
+    restore_genes: tuple[int, int] = (256, 1024)
+    restore_share: tuple[float, float] = (0.15, 0.5)
+    restore_draw: str = "measured"
+
     # Optimisation: AdamW, cosine schedule to zero.
     learning_rate: float = 1e-3
     # Share of the steps in which the learning rate rises.
@@ -117,7 +141,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         # JSON has no tuples; a recipe read back must equal the one written.
-        object.__setattr__(self, "subset_share", tuple(self.subset_share))
+        for name in _PAIRS:
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "objectives", dict(self.objectives))
         check(self)
 
@@ -150,4 +175,4 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting, as JSON can hold it."""
-        return {**asdict(self), "subset_share": list(self.subset_share)}
+        return {**asdict(self), **{name: list(getattr(self, name)) for name in _PAIRS}}

@@ -27,6 +27,8 @@ OBJECTIVES = {
     "xspecies": Kind(("full", "swapped")),
     "wced": Kind(("part",), _VALUES),
     "poisson": Kind(("part",), _VALUES),
+    "value_autoencoder": Kind(("visible",), _VALUES),
+    "restore": Kind(("panel",), _VALUES),
 }
 _CHOICES = {
     "vocabulary": ("shared", "separate"),
@@ -39,6 +41,7 @@ _CHOICES = {
     "wced_pool": ("mean", "discounted", "cls"),
     "wced_sets": ("all", "split"),
     "poisson_pool": ("mean", "discounted", "cls"),
+    "restore_draw": ("measured", "detected"),
     "precision": ("bf16", "fp32"),
     "init": ("random", "coexpression"),
 }
@@ -104,6 +107,14 @@ def _check_ranges(recipe: "Recipe") -> None:
         "subset_contrast_temperature": recipe.subset_contrast_temperature > 0,
         "xspecies_temperature": recipe.xspecies_temperature > 0,
         "poisson_layers": recipe.poisson_layers >= 0,
+        "value_decoder_layers": recipe.value_decoder_layers >= 1,
+        "value_bins": recipe.value_bins >= 2,
+        "value_dropout": 0 <= recipe.value_dropout < 1,
+        "value_autoencoder_zero_weight": recipe.value_autoencoder_zero_weight >= 0,
+        "value_autoencoder_targets": recipe.value_autoencoder_targets >= 1,
+        "value_autoencoder_thinning": 0 <= recipe.value_autoencoder_thinning <= 1,
+        "restore_genes": 2 <= recipe.restore_genes[0] <= recipe.restore_genes[1],
+        "restore_share": 0 < recipe.restore_share[0] <= recipe.restore_share[1] < 1,
         "seed": recipe.seed >= 0,
     }
     for name, fits in ranges.items():

@@ -12,6 +12,7 @@ from ._cells import Cells, swap_species
 from ._recipe import Recipe
 from .maskers import Masked, Masker, NonzeroZero, Subset, make_part_masker
 from .profiles import Profile
+from .value_views import Asked, expressed, panel
 
 View = dict[str, Any]
 
@@ -27,6 +28,9 @@ class Views:
     subset  a random part of the cell's genes, nothing hidden; of a share ``recipe.subset_swapped``
             of the cells, written in the other species' genes
     part    the genes that ``recipe.part_masker`` leaves visible, and nothing else
+    visible expressed genes that are not hidden, of some cells with thinned counts (`expressed` in
+            `value_views`)
+    panel   a random choice of measured genes, zeros too, of which a part is hidden (`panel` there)
     full    the cell as it is
     swapped the cell as one of the other species: genes become their one-to-one orthologues,
             those without one are left out, and so the species token
@@ -51,6 +55,8 @@ class Views:
             "again": self._again,
             "subset": self._subset,
             "part": self._part,
+            "visible": self._visible,
+            "panel": self._panel,
             "full": self._full,
             "swapped": self._swapped,
         }
@@ -123,6 +129,19 @@ class Views:
         hidden = self.part_masker(cells.genes, rng)
         out["views"]["part"] = self._view(cells.kept(~hidden), species, rng)
         out["hidden"] = self._hidden(cells.kept(hidden), profile, rng)
+
+    def _visible(self, out, cells, species, rng, profile) -> None:
+        asked = expressed(profile, species, self.vocabulary, self.recipe, rng)
+        out["views"]["visible"] = self._asked(asked, species, rng)
+
+    def _panel(self, out, cells, species, rng, profile) -> None:
+        asked = panel(profile, self.recipe, rng)
+        out["views"]["panel"] = self._asked(asked, species, rng)
+
+    def _asked(self, asked: Asked, species: np.ndarray, rng: np.random.Generator) -> View:
+        view = self._view(asked.shown, species, rng)
+        depth = torch.from_numpy(asked.depth)
+        return {**view, "hidden": asked.hidden.tensors(), "depth": depth}
 
     def _full(self, out, cells, species, rng, profile) -> None:
         out["views"]["full"] = self._view(cells, species, rng)
