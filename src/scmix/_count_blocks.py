@@ -77,29 +77,50 @@ def map_counts(
     allow_noninteger: bool,
     block_cells: int | None = None,
     n_threads: int,
+    is_part: bool = False,
 ) -> Iterator[_Made]:
     """What a function makes of each block that :func:`iter_counts` would read, in order.
 
     Threads read blocks and call the function ahead of the caller. Of a file, the function sees a
-    block before it is checked, but what it made of it is given out only after that.
+    block before it is checked, but what it made of it is given out only after that. With `is_part`
+    the cells are some of many, which may all be empty.
     """
+    layer, blocks = count_blocks(adata, layer, block_cells)
+    check = count_check(adata, layer, blocks.n_stored, allow_noninteger, is_part)
+    make = _map_memory if blocks.in_memory else _map_file
+    return make(blocks, check, function, n_threads)
+
+
+def count_blocks(
+    adata: ad.AnnData, layer: str | None, block_cells: int | None = None
+) -> tuple[str | None, RowBlocks]:
+    """Name of the layer that holds the counts (None for `.X`), and its blocks."""
     if not adata.n_obs or not adata.n_vars:
         raise InputError(
             f"Found {adata.n_obs} cells and {adata.n_vars} genes; expected at least one of each."
         )
-    layer = _counts_layer(adata, layer)
+    layer = counts_layer(adata, layer)
+    return layer, row_blocks(adata, layer, block_cells)
+
+
+def count_check(
+    adata: ad.AnnData,
+    layer: str | None,
+    capacity: int,
+    allow_noninteger: bool,
+    is_part: bool = False,
+) -> CountCheck:
+    """What refuses values that are no counts; see :class:`CountCheck`."""
     where = ".X" if layer is None else f'layers["{layer}"]'
-    blocks = row_blocks(adata, layer, block_cells)
-    check = CountCheck(
+    return CountCheck(
         where,
         adata.obs_names,
         adata.var_names,
-        capacity=blocks.n_stored,
+        capacity=capacity,
         allow_noninteger=allow_noninteger,
+        is_part=is_part,
         advice=lambda: _advice(adata, where),
     )
-    make = _map_memory if blocks.in_memory else _map_file
-    return make(blocks, check, function, n_threads)
 
 
 def _map_memory(
@@ -149,7 +170,7 @@ def _map_file(
     check.close()
 
 
-def _counts_layer(adata: ad.AnnData, layer: str | None) -> str | None:
+def counts_layer(adata: ad.AnnData, layer: str | None) -> str | None:
     """Name of the layer to read; None for `.X`."""
     if layer is None and _has_x(adata):
         return None

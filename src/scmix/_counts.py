@@ -152,6 +152,8 @@ class CountCheck:
         How many counts there are in all, or at most; what share may be fractional goes by it.
     allow_noninteger
         Accept fractional values.
+    is_part
+        The cells are some of many, which may all be empty.
     advice
         Gives the last sentence of a message: where counts are to be had.
     """
@@ -164,10 +166,11 @@ class CountCheck:
         *,
         capacity: int,
         allow_noninteger: bool = False,
+        is_part: bool = False,
         advice: Callable[[], str] = str,
     ) -> None:
         self.where, self.cells, self.genes, self.advice = where, cells, genes, advice
-        self.capacity, self.allow_noninteger = capacity, allow_noninteger
+        self.capacity, self.allow_noninteger, self.is_part = capacity, allow_noninteger, is_part
         self.n_counts = self.n_fractional = 0
         self.largest = 0.0
 
@@ -190,6 +193,8 @@ class CountCheck:
 
     def close(self) -> None:
         """Judge what only the whole can tell."""
+        if not self.n_counts and self.is_part:
+            return
         if not self.n_counts:
             raise InputError(f"All values in {self.where} are zero. {self.advice()}".rstrip())
         share = self.n_fractional / self.n_counts

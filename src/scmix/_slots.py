@@ -63,6 +63,7 @@ def iter_sequences(
     n_genes: int = 2048,
     rank_layer: str | None = "rank",
     block_cells: int | None = None,
+    is_part: bool = False,
 ) -> Iterator[Block]:
     """Read cells as sequences of gene tokens, in blocks.
 
@@ -87,6 +88,8 @@ def iter_sequences(
         How many genes to keep of a cell.
     rank_layer
         Where ranks may be stored; None never to look.
+    is_part
+        The cells are some of many, which may all be empty.
 
     Raises
     ------
@@ -105,60 +108,85 @@ def iter_sequences(
             on_duplicate=on_duplicate,
         )
     genes, codes = match
-
-    def rank(start: int, counts: sp.csr_matrix) -> Sequences:
-        cells = codes[start : start + counts.shape[0]]
-        return rank_encode(counts, genes.tokens, vocabulary.medians, cells, n_genes=n_genes)
-
-    def read_ranks(where: tuple[int, int]) -> Sequences:
-        ranks = sp.csr_matrix(blocks.read(*where))
-        return layer_to_sequences(ranks, genes.tokens, n_genes=n_genes)
-
-    expected = {
-        "vocabulary_sha256": vocabulary.sha256,
-        "gene_ids": gene_ids,
-        "species": {SPECIES[code] for code in np.unique(codes)},
-        "layer": layer,
-        "n_genes": n_genes,
-    }
-    if rank_layer is not None and _has_ranks(adata, rank_layer, expected):
+    wanted: Any = {"layer": layer, "gene_ids": gene_ids, "n_genes": n_genes}
+    if rank_layer is not None and has_ranks(
+        adata, vocabulary, codes, rank_layer=rank_layer, **wanted
+    ):
         logger.info('Using the ranks in layers["%s"].', rank_layer)
         blocks = row_blocks(adata, rank_layer, block_cells)
-        parts: Iterator[Sequences] = map(read_ranks, blocks.bounds)
+        parts: Iterator[Sequences] = (
+            layer_to_sequences(sp.csr_matrix(blocks.read(*where)), genes.tokens, n_genes=n_genes)
+            for where in blocks.bounds
+        )
     else:
+        ranking = Ranking(genes.tokens, vocabulary.medians, n_genes)
         parts = map_counts(
             adata,
-            rank,
+            lambda start, counts: ranking(counts, codes[start : start + counts.shape[0]]),
             layer=layer,
             allow_noninteger=allow_noninteger,
             block_cells=block_cells,
             n_threads=n_threads(),
+            is_part=is_part,
         )
-    return _to_blocks(parts, codes)
+    return _to_blocks(parts, codes, is_part)
 
 
-def _to_blocks(parts: Iterator[Sequences], codes: np.ndarray) -> Iterator[Block]:
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Ranks counts; holds arrays only, so that it can be sent to another process.
+
+    Parameters
+    ----------
+    tokens
+        Of the columns, -1 for none.
+    medians
+        Of the vocabulary.
+    n_genes
+        How many genes to keep of a cell.
+    """
+
+    tokens: np.ndarray
+    medians: np.ndarray
+    n_genes: int
+
+    def __call__(self, counts: sp.csr_matrix, codes: np.ndarray) -> Sequences:
+        """Ranked genes of cells of these species codes."""
+        return rank_encode(counts, self.tokens, self.medians, codes, n_genes=self.n_genes)
+
+
+def _to_blocks(parts: Iterator[Sequences], codes: np.ndarray, is_part: bool) -> Iterator[Block]:
     start = n_tokens = 0
     for sequences in parts:
         stop = start + len(sequences)
         n_tokens += sequences.tokens.size
         yield Block(start, sequences, codes[start:stop])
         start = stop
-    if not n_tokens:
+    if not n_tokens and not is_part:
         raise InputError(NO_KNOWN_GENE)
 
 
-def _has_ranks(adata: ad.AnnData, key: str, expected: dict[str, Any]) -> bool:
-    if key not in adata.layers or not is_ours(adata.uns.get(key)):
+def has_ranks(
+    adata: ad.AnnData,
+    vocabulary: "Vocabulary",
+    codes: np.ndarray,
+    *,
+    layer: str | None,
+    gene_ids: str | None,
+    n_genes: int,
+    rank_layer: str = "rank",
+) -> bool:
+    """Whether ranks are stored that :func:`iter_sequences` can use for cells of these species."""
+    if rank_layer not in adata.layers or not is_ours(adata.uns.get(rank_layer)):
         return False
-    made = adata.uns[key]["params"]
+    made = adata.uns[rank_layer]["params"]
     fits = (
-        made.get("vocabulary_sha256") == expected["vocabulary_sha256"]
-        and made.get("gene_ids") == expected["gene_ids"]
-        and expected["species"] <= set(made.get("species", ()))
-        and expected["layer"] in (None, made.get("layer"))
-        and int(made.get("n_genes", 0)) >= expected["n_genes"]
+        made.get("vocabulary_sha256") == vocabulary.sha256
+        and made.get("gene_ids") == gene_ids
+        and {SPECIES[code] for code in np.unique(codes)} <= set(made.get("species", ()))
+        and layer in (None, made.get("layer"))
+        and int(made.get("n_genes", 0)) >= n_genes
     )
     if not fits:
-        logger.info('layers["%s"] was made with other settings: ranking the counts again.', key)
+        logger.info('layers["%s"] was made with other settings: ranking again.', rank_layer)
     return fits

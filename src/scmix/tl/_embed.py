@@ -10,7 +10,9 @@ from anndata import AnnData
 from .. import _slots, checkpoints
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
+from .._opening import opened
 from ..pp._match_adata import match_adata
+from ._embedding import embedded
 from ._reading import Reader, check_target, read_out
 
 FEW_GENES = 10
@@ -134,6 +136,7 @@ def embed(
             "Found pool='tokens', which gives a vector per token; expected 'mean', 'discounted', "
             "'first', 'cls' or 'pooler'. For genes there is scmix.tl.gene_embeddings."
         )
+    cells, cells_layer = opened(adata, layer)
     loaded = checkpoints.load(model)
     check_target(adata, "obsm", key_added, overwrite=overwrite, copy=copy)
     pool, hidden_layer = read_out(loaded, pool, hidden_layer)
@@ -144,22 +147,11 @@ def embed(
         "gene_ids": gene_ids,
         "on_duplicate": on_duplicate,
     }
-    match, codes = match_adata(adata, loaded.vocabulary, **genes)
-    blocks = _slots.iter_sequences(
-        adata,
-        loaded.vocabulary,
-        match=(match, codes),
-        layer=layer,
-        allow_noninteger=allow_noninteger,
-        n_genes=reader.n_genes,
-        **genes,
+    match = match_adata(cells, loaded.vocabulary, **genes)
+    found = embedded(
+        cells, reader, match, layer=cells_layer, allow_noninteger=allow_noninteger, **genes
     )
-    vectors = np.full((adata.n_obs, loaded.config.hidden_size), np.nan, dtype=np.float32)
-    n_read = np.zeros(adata.n_obs, dtype=np.int64)
-    for part in reader.read(blocks, adata.n_obs):
-        rows = slice(part.start, part.start + len(part.vectors))
-        vectors[rows] = part.vectors
-        n_read[rows] = np.maximum(part.sequences.lengths - reader.n_special, 0)
+    vectors, n_read = found.vectors, found.n_read
     n_empty = int(np.isnan(vectors[:, 0]).sum())
     if n_empty:
         warnings.warn(
@@ -177,8 +169,8 @@ def embed(
     target = adata.copy() if copy else adata
     made = {
         "params": reader.params(layer=layer, allow_noninteger=allow_noninteger, **genes),
-        "coverage": match.coverage,
-        "n_genes_matched": match.n_matched,
+        "coverage": match[0].coverage,
+        "n_genes_matched": match[0].n_matched,
         "n_empty_cells": n_empty,
         "few_genes": adata.obs_names[few].to_numpy(dtype=str),
     }

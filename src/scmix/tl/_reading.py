@@ -54,6 +54,8 @@ class Reader:
         Most genes of a cell; None for as many as the model has positions.
     device, dtype, batch_tokens
         As in `scmix.inference.run`; the device of the session when None.
+    shows_progress
+        Whether this reader may draw a bar.
     """
 
     model: Model
@@ -63,6 +65,7 @@ class Reader:
     device: str | None
     dtype: str
     batch_tokens: int | None
+    shows_progress: bool = True
 
     def __post_init__(self) -> None:
         _check_at_least_one("n_genes", self.limit)
@@ -82,7 +85,8 @@ class Reader:
     def read(self, blocks: Iterable[_slots.Block], n_cells: int) -> Iterator[Part]:
         """Run the encoder over blocks of cells, a part of a block at a time."""
         vocabulary, n_special = self.model.vocabulary, self.n_special
-        with tqdm(total=n_cells, unit="cell", disable=not settings.progress, leave=False) as bar:
+        hidden = not (settings.progress and self.shows_progress)
+        with tqdm(total=n_cells, unit="cell", disable=hidden, leave=False) as bar:
             for block in blocks:
                 sequences = add_special(
                     block.sequences,
@@ -97,7 +101,7 @@ class Reader:
 
     def params(self, **options: Any) -> dict[str, Any]:
         """What `uns[key]["params"]` says about the model and the run."""
-        device, dtype = inference.choose(self._device, self.dtype)
+        device, dtype = inference.choose(self.device_name, self.dtype)
         return _slots.params(
             model=self.model.name,
             model_sha256=self.model.sha256,
@@ -111,7 +115,8 @@ class Reader:
         )
 
     @property
-    def _device(self) -> str:
+    def device_name(self) -> str:
+        """The device asked for, or that of the session."""
         return settings.device if self.device is None else self.device
 
     @property
@@ -125,7 +130,7 @@ class Reader:
 
     @property
     def _tokens_at_once(self) -> int:
-        device, _ = inference.choose(self._device, self.dtype)
+        device, _ = inference.choose(self.device_name, self.dtype)
         batch = self.batch_tokens or inference.default_batch_tokens(self.model.encoder, device)
         at_once = _BATCHES_AT_ONCE * batch
         return min(at_once, _TOKEN_VECTORS_AT_ONCE) if self.pool == "tokens" else at_once
@@ -139,7 +144,7 @@ class Reader:
             cls_id=vocabulary.special.get("<cls>"),
             pool=self.pool,
             layer=self.hidden_layer,
-            device=self._device,
+            device=self.device_name,
             dtype=self.dtype,
             batch_tokens=self.batch_tokens,
         )
