@@ -1,5 +1,6 @@
 """Work on cells that the processes of one run share: `torchrun`, `accelerate launch`."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ import torch.distributed as dist
 
 from scmix._device import choose
 from scmix._errors import InputError, ResourceError
+
+
+_number_of_run = itertools.count()
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +91,7 @@ def team() -> Iterator[Team | None]:
         return
     own = not dist.is_initialized()
     if own:
-        dist.init_process_group("gloo")
+        _make_group()
     try:
         if dist.get_world_size() == 1:
             yield None
@@ -100,6 +104,13 @@ def team() -> Iterator[Team | None]:
     finally:
         if own:
             dist.destroy_process_group()
+
+
+def _make_group() -> None:
+    """The default group, under a name of its own: what an earlier one left behind would be met."""
+    store, rank, size = next(dist.rendezvous("env://"))
+    named = dist.PrefixStore(f"scmix/{next(_number_of_run)}", store)
+    dist.init_process_group("gloo", store=named, rank=rank, world_size=size)
 
 
 def own_device(device: str) -> str:
