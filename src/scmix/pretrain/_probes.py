@@ -95,7 +95,7 @@ class Probes:
         parts = []
         for batch in batches_of(self.stream, self.rows):
             view = to_device(batch["views"]["full"], device)
-            vectors = pooled(model.encoder, model.encode(view), view, self.pool)
+            vectors = pooled(model.encoder, model.encode("full", view), view, self.pool)
             parts.append(vectors.float().cpu().numpy())
         return np.concatenate(parts)
 

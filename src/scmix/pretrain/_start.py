@@ -34,14 +34,14 @@ def recipe_for(recipe: str | Recipe, start: Model | None, changes: dict[str, Any
                 f"Found {name}={changes[name]!r}, but the model to start from has "
                 f"{sizes[name]!r}. Leave it out."
             )
-    settled = make_recipe(recipe, **changes)
     longest = config.max_position_embeddings
-    if "max_length" in changes and settled.max_length > longest:
+    if changes.get("max_length", 0) > longest:
         raise InputError(
-            f"Found max_length={settled.max_length:,}, but the model to start from takes at most "
-            f"{longest:,} tokens."
+            f"Found max_length={changes['max_length']:,}, but the model to start from takes at "
+            f"most {longest:,} tokens."
         )
-    return replace(settled, **sizes, max_length=min(settled.max_length, longest))
+    fitted = min(make_recipe(recipe).max_length, longest)
+    return make_recipe(recipe, **({"max_length": fitted} | sizes | changes))
 
 
 def check_vocabulary(start: Model | None, corpus: Corpus) -> None:
@@ -70,8 +70,7 @@ def first_values(model: Pretraining, corpus: Corpus, recipe: Recipe, start: Mode
             model.encoder, corpus, max_genes=recipe.max_length, seed=recipe.seed
         )
         logger.info("Started %s genes from their co-expression.", f"{n:,}")
-    for objective in model.objectives.values():
-        getattr(objective, "start", lambda _: None)(corpus)
+    model.start(corpus)
 
 
 def _with_encoder(model: Pretraining, start: Model, recipe: Recipe) -> Pretraining:

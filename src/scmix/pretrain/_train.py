@@ -224,6 +224,7 @@ class _Run:
             recipe=recipe,
             training_data=self.corpus.manifest["sources"],
             licence=licence,
+            decoder=getattr(model, "decoder", None),
         )
 
 

@@ -100,7 +100,7 @@ def _mean_metrics(
     for number, batch in enumerate(batches):
         torch.manual_seed(seed_of(0, number, 3))
         here = to_device(batch, device)
-        hidden = {view: model.encode(content) for view, content in here["views"].items()}
+        hidden = {view: model.encode(view, content) for view, content in here["views"].items()}
         _, metrics = model.objectives[name].loss(model.encoder, hidden, here)
         metrics.pop("cells", None)
         weight = len(batch["targets"]["labels"]) if "targets" in batch else len(batch["rows"])

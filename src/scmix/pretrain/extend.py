@@ -96,7 +96,7 @@ def extend_vocabulary(
     Raises
     ------
     InputError
-        Old and new vocabulary have no gene in common.
+        Old and new vocabulary have no gene in common, nor any orthologues.
 
     Examples
     --------
@@ -110,10 +110,10 @@ def extend_vocabulary(
     """
     new = with_species(model.vocabulary) if vocabulary is None else vocabulary
     shares, counts = _shares(model.vocabulary, new)
-    if not counts["kept"]:
+    if not shares[new.genes.token].nnz:
         raise InputError(
-            f"Model {model.name!r} and the new vocabulary have no gene in common. Choose a "
-            "vocabulary of Ensembl ids of the same species, or train a new model."
+            f"Model {model.name!r} and the new vocabulary have no gene in common, nor any "
+            "orthologues. Choose a vocabulary of Ensembl ids, or train a new model."
         )
     logger.info(
         "Tokens: %s kept, %s from orthologues, %s random.",
