@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from scmix.batches import Sequences
@@ -198,3 +199,60 @@ def test_similarity_of_a_set_as_mix_geneformer_averages_it(reference):
         for edit in np.flatnonzero(part.changed):
             found.append(part.cosine[part.pair == edit][:-1].mean())
     assert_same(found, expected)
+
+
+def padded_states(reference, cells):
+    """Last hidden states of cells in one padded batch, padding included, as published."""
+    from transformers import BertModel
+
+    folder = reference.folder / "model_v1style"
+    bert = BertModel.from_pretrained(folder, attn_implementation="eager", add_pooling_layer=False)
+    ids = torch.zeros(len(cells), max(map(len, cells)), dtype=torch.long)
+    for row, cell in zip(ids, cells, strict=True):
+        row[: len(cell)] = torch.tensor(cell)
+    with torch.no_grad():
+        return bert.eval()(ids, attention_mask=(ids > 0).long()).last_hidden_state.numpy()
+
+
+def mean_as_published(states, cell, genes, length):
+    """The set's positions are taken out, and then as many are averaged as there were before: where
+    the batch has room, as many states of padding come in as genes were taken out."""
+    out = [i for i in range(len(states)) if not (i < len(cell) and cell[i] in genes)]
+    return states[out[:length]].mean(axis=0)
+
+
+@pytest.mark.parametrize("name", ["set1_delete", "set1_overexpress", "set2_overexpress"])
+def test_shift_of_sets_as_mix_geneformer_averages_it(reference, name):
+    """Its means hold padding. Only where there is none (the longest cell) is ours the same."""
+    set_name, kind = name.split("_")
+    genes = SETS[set_name][0].tolist()
+    (expected,) = published(reference, f"mixcode_{name}_goal").values()
+    start = [cell.tolist() for cell in reference.cells[reference.disease == "healthy"]]
+    if kind == "delete":
+        start = [cell for cell in start if set(genes) <= set(cell)]
+    start = sorted(start, key=len, reverse=True)
+    front = genes if kind == "overexpress" else []
+    edited = [(front + [g for g in cell if g not in genes])[:LENGTH] for cell in start]
+    absent = [len(set(front) - set(cell)) for cell in start]
+    before = [
+        mean_as_published(states, cell, genes, min(len(cell), LENGTH - n))
+        for states, cell, n in zip(padded_states(reference, start), start, absent, strict=True)
+    ]
+    after = [
+        mean_as_published(states, cell, genes, len(cell))
+        for states, cell in zip(padded_states(reference, edited), edited, strict=True)
+    ]
+    measure = Measure(np.zeros(16), reference.directions)
+    found = measure(np.array(before), np.array(after))[1]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    cells = Sequences.from_list(start)
+    (ours,) = shifts(reference, effects(reference, kind, set_name, "geneformer_v1", cells)).values()
+    np.testing.assert_allclose(ours[0], expected[0], atol=1e-5)
+    assert np.abs(ours[1:] - expected[1:]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["set1_overexpress", "set2_delete_goal"])
+def test_sets_that_mix_geneformer_cannot_do(reference, name):
+    """It stops with an error that says nothing about the cells."""
+    content = json.loads((reference.folder / f"mixcode_{name}.json").read_text())
+    assert list(content) == ["error"]
