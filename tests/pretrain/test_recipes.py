@@ -7,6 +7,8 @@ import pytest
 from scmix._errors import InputError
 from scmix.encoder import Config
 from scmix.pretrain import RECIPES, Recipe, recipe
+from scmix.pretrain._recipe_checks import OBJECTIVES
+from scmix.pretrain.objectives import make_objective
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -68,5 +70,41 @@ def test_wrong_settings_are_refused(changes, message):
 
 
 def test_an_unknown_recipe():
-    with pytest.raises(InputError, match="mix-geneformer, mix-geneformer-x, scmix-mini"):
+    with pytest.raises(InputError, match=r"mix-geneformer, mix-geneformer-x, .*scmix-mini"):
         recipe("geneformer")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("txfm", {"max_length": 2048}, "keep_k=2048 with max_length=2048"),
+        ("wced-rank", {"subset_share": (1, 1)}, "would hide nothing"),
+        ("wced", {"wced_pool": "max"}, "mean, discounted, cls"),
+        ("wced", {"part_masker": "mlm"}, "subset, keep_k, uniform, nonzero_zero"),
+        ("wced", {"value_input": "rank"}, "none, mlp"),
+        ("wced", {"keep_k": 0}, "keep_k=0"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(name, changes, message):
+    with pytest.raises(InputError, match=message):
+        recipe(name, **changes)
+
+
+def test_whole_cell_recipes_as_published():
+    wced, txfm = recipe("wced"), recipe("txfm")
+    assert (wced.num_hidden_layers, wced.hidden_size, wced.keep_k) == (12, 768, 1024)
+    assert (wced.learning_rate, wced.value_total, wced.wced_sets) == (1e-4, 1e4, "split")
+    assert (txfm.num_hidden_layers, txfm.hidden_size, txfm.keep_k) == (6, 384, 2048)
+    assert (txfm.learning_rate, txfm.warmup, txfm.value_total) == (1e-3, 0.1, 1e5)
+    assert txfm.weight_decay == pytest.approx(1 / (txfm.learning_rate * txfm.steps), rel=0.01)
+    assert wced.needs == txfm.needs == {"values"}
+    assert recipe("mix-geneformer").needs == frozenset()
+    assert recipe("mix-geneformer", value_input="mlp").needs == {"values"}
+
+
+def test_the_table_of_objectives_says_what_their_modules_say():
+    for name, kind in OBJECTIVES.items():
+        settings = recipe("wced-rank", objectives={name: 1.0}, hidden_size=16)
+        objective = make_objective(name, settings, Config(vocab_size=10, hidden_size=16))
+        assert (objective.name, objective.views) == (name, kind.views)
+        assert objective.needs == kind.needs == settings.needs

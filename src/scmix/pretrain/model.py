@@ -10,6 +10,7 @@ from ..encoder import Config, Encoder
 from ..genes import Vocabulary
 from ._model_checks import check_vocabulary
 from ._recipe import Recipe
+from .corpus import Corpus
 from .objectives import make_objective
 from .value_inputs import make_value_input
 
@@ -39,9 +40,15 @@ class Pretraining(nn.Module):
         """Names of the views that the objectives read, each once."""
         return list(dict.fromkeys(name for o in self.objectives.values() for name in o.views))
 
+    def start(self, corpus: Corpus) -> None:
+        """Let objectives that can begin with the means of genes do so, before the first step."""
+        for objective in self.objectives.values():
+            if hasattr(objective, "start"):
+                objective.start(corpus)
+
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Weighted loss, and each objective's own metrics without weights."""
-        hidden = {name: self.encode(batch["views"][name]) for name in self.views}
+        hidden = {name: self.encode(name, batch["views"][name]) for name in self.views}
         total: Tensor | float = 0.0
         metrics: dict[str, Tensor] = {}
         for name, objective in self.objectives.items():
@@ -51,11 +58,19 @@ class Pretraining(nn.Module):
             metrics |= own
         return {"loss": total, "metrics": metrics}
 
-    def encode(self, view: Mapping[str, Any]) -> Tensor:
-        """Hidden states of a view, shape ``(T, H)``."""
-        if self.value_input is None:
-            return self.encoder(view["tokens"], view["indptr"])
-        added = self.value_input(view["values"]) * view["keep"][:, None]
+    def encode(self, name: str, view: Mapping[str, Any]) -> Tensor:
+        """Hidden states of a view, shape ``(T, H)``.
+
+        An objective with its own way to read values (a method ``added``, from a view to a vector
+        for each token) goes before that of the recipe.
+        """
+        readers = [o for o in self.objectives.values() if name in o.views and hasattr(o, "added")]
+        if readers:
+            added = readers[0].added(view)
+        elif self.value_input is not None:
+            added = self.value_input(view["values"]) * view["keep"][:, None]
+        else:
+            added = None
         return self.encoder(view["tokens"], view["indptr"], added=added)
 
 

@@ -32,6 +32,150 @@ RECIPES = {
         warmup=0.00128,
         steps=7_812_500,
     ),
+    # As `mix-geneformer-x` without the swap: the contrast of random parts of a cell instead of
+    # dropout, with the temperature and the batch (128 cells of 2,048 genes) that contrast needs.
+    "subset-contrast": Recipe(
+        name="subset-contrast",
+        objectives={"mlm": 1.0, "subset_contrast": 1.0},
+        subset_share=(0.5, 0.5),
+        subset_contrast_temperature=0.1,
+        tokens_per_step=262_144,
+        warmup=0.00128,
+        steps=488_000,
+    ),
+    # BMFM-RNA's whole-cell expression decoder, first version: genes and values, no ranks, at most
+    # 1,024 genes visible; sizes, rate and batch as published (4 processes x 40 cells), 20 epochs of
+    # about half a million cells. Published with a CLS token, which our vocabularies do not have
+    # (mean pooling instead), and with some zeros among the visible genes.
+    "wced": Recipe(
+        name="wced",
+        objectives={"wced": 1.0},
+        num_hidden_layers=12,
+        hidden_size=768,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        hidden_act="gelu",
+        positions=False,
+        value_input="mlp",
+        part_masker="keep_k",
+        keep_k=1024,
+        wced_sets="split",
+        tokens_per_step=40 * 1026,
+        max_length=1028,
+        learning_rate=1e-4,
+        steps=62_500,
+    ),
+    # TxFM, the smallest published size: 2,048 visible genes with values scaled to 100,000, no
+    # ranks, four residual blocks, all genes predicted; 200 epochs of 1.4 million cells in batches of
+    # 1,536 (8 processes x 192). Published with a CLS token, layer norms before instead of after each
+    # block, layer scale and stochastic depth, which our encoder does not have.
+    "txfm": Recipe(
+        name="txfm",
+        objectives={"poisson": 1.0},
+        num_hidden_layers=6,
+        hidden_size=384,
+        num_attention_heads=6,
+        intermediate_size=1536,
+        hidden_act="gelu",
+        positions=False,
+        value_input="mlp",
+        value_total=1e5,
+        part_masker="keep_k",
+        keep_k=2048,
+        tokens_per_step=192 * 2050,
+        max_length=2052,
+        learning_rate=1e-3,
+        warmup=0.1,
+        weight_decay=0.0054,
+        steps=186_757,
+    ),
+    # Whole-cell decoders on top of ranks: the input is what every scmix model reads, so that
+    # `tl.embed` takes the result; only the targets are counts. Ours, not published.
+    "wced-rank": Recipe(
+        name="wced-rank",
+        objectives={"wced": 1.0},
+        subset_share=(0.5, 0.5),
+        tokens_per_step=131_072,
+        steps=50_000,
+    ),
+    "poisson-rank": Recipe(
+        name="poisson-rank",
+        objectives={"poisson": 1.0},
+        value_total=1e5,
+        subset_share=(0.5, 0.5),
+        tokens_per_step=131_072,
+        steps=50_000,
+    ),
+    # scFoundation's 100M model: encoder on visible expressed genes, decoder of 6 layers, 30 % of
+    # the expressed genes and 3 % of the zeros hidden, half of the cells thinned; batches of 1,024
+    # cells. How long it was trained we do not know: with four passes over its 50 million cells the
+    # published warm-up of 9,766 steps is 5 %. What differs is said in `ValueAutoencoder`.
+    "scfoundation": Recipe(
+        name="scfoundation",
+        objectives={"value_autoencoder": 1.0},
+        num_hidden_layers=12,
+        hidden_size=768,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        hidden_act="gelu",
+        positions=False,
+        value_decoder_width=512,
+        value_decoder_layers=6,
+        value_decoder_heads=8,
+        value_dropout=0.0,
+        value_autoencoder_thinning=0.5,
+        tokens_per_step=128 * 2048,
+        accumulation=8,
+        learning_rate=1e-4,
+        warmup=0.05,
+        weight_decay=0.0,
+        steps=195_320,
+    ),
+    # GexBERT, as far as it is published: subsets of the measured genes, binned values, a part
+    # restored by queries. The sizes are a reconstruction.
+    "gexbert": Recipe(
+        name="gexbert",
+        objectives={"restore": 1.0},
+        num_hidden_layers=6,
+        positions=False,
+        value_decoder_width=256,
+        value_bins=64,
+        value_dropout=0.0,
+        tokens_per_step=65_536,
+        learning_rate=1e-4,
+        steps=100_000,
+    ),
+    # Both decoders on top of ranks and small enough for two processor cores: the encoder is one
+    # that `tl.embed` reads, and `tl.impute` has a decoder. Ours, not published: zeros weigh what
+    # makes predictions right on average.
+    "value-mini": Recipe(
+        name="value-mini",
+        objectives={"value_autoencoder": 1.0},
+        num_hidden_layers=2,
+        hidden_size=128,
+        intermediate_size=256,
+        init="coexpression",
+        max_length=512,
+        length_multiple=64,
+        value_autoencoder_zero_weight=10.0,
+        tokens_per_step=12_288,
+        steps=1_000,
+    ),
+    "restore-mini": Recipe(
+        name="restore-mini",
+        objectives={"restore": 1.0},
+        num_hidden_layers=2,
+        hidden_size=128,
+        intermediate_size=256,
+        init="coexpression",
+        max_length=512,
+        length_multiple=64,
+        restore_genes=(128, 512),
+        restore_draw="detected",
+        value_bins=64,
+        tokens_per_step=12_288,
+        steps=1_000,
+    ),
     # The model that ships with scmix: the published objectives, small enough for two processor
     # cores and few cells, and started from the co-expression of genes.
     "scmix-mini": Recipe(

@@ -11,19 +11,28 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ..._config import Config
+from ...decoders import Settings
 from ...encoder import Encoder
 from .._recipe import Recipe
 from .mlm import MaskedLanguageModel
+from .poisson import PoissonAutoencoder
+from .restore import Restore
 from .simcse import SimCSE
 from .subset_contrast import SubsetContrast
+from .value_autoencoder import ValueAutoencoder
+from .wced import WholeCellDecoder
 from .xspecies import CrossSpecies
 
 __all__ = [
     "CrossSpecies",
     "MaskedLanguageModel",
     "Objective",
+    "PoissonAutoencoder",
+    "Restore",
     "SimCSE",
     "SubsetContrast",
+    "ValueAutoencoder",
+    "WholeCellDecoder",
     "make_objective",
 ]
 
@@ -62,7 +71,43 @@ _MAKERS: dict[str, Callable[[Recipe, Config], Any]] = {
     "xspecies": lambda recipe, config: CrossSpecies(
         config.hidden_size, temperature=recipe.xspecies_temperature
     ),
+    "wced": lambda recipe, config: WholeCellDecoder(
+        config.hidden_size,
+        config.vocab_size,
+        pool=recipe.wced_pool,
+        total=recipe.value_total,
+        sets=recipe.wced_sets,
+    ),
+    "poisson": lambda recipe, config: PoissonAutoencoder(
+        config.hidden_size,
+        config.vocab_size,
+        pool=recipe.poisson_pool,
+        total=recipe.value_total,
+        n_layers=recipe.poisson_layers,
+    ),
+    "value_autoencoder": lambda recipe, config: ValueAutoencoder(
+        _decoder_settings("value_autoencoder", recipe),
+        config,
+        zero_weight=recipe.value_autoencoder_zero_weight,
+        dropout=recipe.value_dropout,
+    ),
+    "restore": lambda recipe, config: Restore(
+        _decoder_settings("restore", recipe), config, dropout=recipe.value_dropout
+    ),
 }
+
+
+def _decoder_settings(kind: str, recipe: Recipe) -> Settings:
+    return Settings(
+        kind,
+        width=recipe.value_decoder_width,
+        num_layers=recipe.value_decoder_layers,
+        num_heads=recipe.value_decoder_heads,
+        intermediate_size=2 * recipe.value_decoder_width,
+        n_bins=recipe.value_bins,
+        total=float(recipe.value_total),
+        reads_depth=kind == "value_autoencoder" and recipe.value_autoencoder_thinning > 0,
+    )
 
 
 def make_objective(name: str, recipe: Recipe, config: Config) -> Any:
