@@ -4,6 +4,7 @@ import argparse
 
 from . import _options
 from ._output import CELLS, TABLES, check_output, when_complete
+from ._words import is_first_process
 
 
 def add(commands: _options.Commands) -> None:
@@ -53,6 +54,8 @@ def _run(args: argparse.Namespace) -> None:
 
     with opened(args.input) as cells:
         tl.annotate(cells.adata, **_options.arguments(args))
+        if not is_first_process():
+            return
         with when_complete(target, force=args.force) as partial:
             if target.name.endswith(CELLS):
                 cells.write(partial)

@@ -156,9 +156,10 @@ def _is_consolidated(path: Path) -> bool:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = str(error).strip().splitlines()
+    lines = str(error).strip().splitlines()
+    reason = lines[0].rstrip(".") if lines else type(error).__name__
     return InputError(
-        f"{path} cannot be read: {reason[0] if reason else type(error).__name__}. Expected a file "
+        f"{path} cannot be read: {reason}. Expected a file "
         "that AnnData has written (adata.write_h5ad or adata.write_zarr). Copy or write it again."
     )
 

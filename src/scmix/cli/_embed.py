@@ -4,6 +4,7 @@ import argparse
 
 from . import _options
 from ._output import CELLS, check_output, when_complete
+from ._words import is_first_process
 
 
 def add(commands: _options.Commands) -> None:
@@ -32,5 +33,6 @@ def _run(args: argparse.Namespace) -> None:
 
     with opened(args.input) as cells:
         tl.embed(cells.adata, **_options.arguments(args))
-        with when_complete(target, force=args.force) as partial:
-            cells.write(partial)
+        if is_first_process():
+            with when_complete(target, force=args.force) as partial:
+                cells.write(partial)

@@ -1,6 +1,7 @@
 """What the command says, in options of the shell instead of arguments of Python."""
 
 import argparse
+import os
 import re
 import shlex
 import sys
@@ -18,8 +19,14 @@ def tell(text: str) -> None:
 
 
 def answer(text: str) -> None:
-    """Print what was asked for."""
-    sys.stdout.write(f"{text}\n")
+    """Print what was asked for, once where several processes share a run."""
+    if is_first_process():
+        sys.stdout.write(f"{text}\n")
+
+
+def is_first_process() -> bool:
+    """Whether this is the process of a run (of `torchrun`) that speaks and writes."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def in_words_of_the_shell(message: str, args: argparse.Namespace) -> str:
