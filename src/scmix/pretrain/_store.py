@@ -17,6 +17,9 @@ MANIFEST = "manifest.json"
 VOCABULARY = "vocabulary.csv.gz"
 PER_CELL = ("indptr", "species", "dataset", "totals")
 MEASURED = "measured"
+COLUMN = "column"  # followed by its number: a kept column of obs
+ORGAN = "organ"  # the kept column that sampling is balanced over
+CELLS = "cells"  # folder of the arrays with one entry per cell
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +42,25 @@ class Shard:
 def shard_files(number: int, has_values: bool) -> dict[str, str]:
     """Paths of a shard's arrays within the corpus."""
     names = ("tokens", "counts") if has_values else ("tokens",)
-    return {name: f"shards/{number:05d}.{name}.npy" for name in names}
+    return {name: f"{shard_folder(number)}/{name}.npy" for name in names}
+
+
+def shard_folder(number: int) -> str:
+    """Folder of a shard within the corpus."""
+    return f"shards/{number:05d}"
+
+
+def cell_file(name: str) -> str:
+    """Path of an array with one entry per cell within the corpus."""
+    return f"{CELLS}/{name}.npy"
+
+
+def file_entries(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of every array in a folder, as the manifest lists them."""
+    return {
+        path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        for path in sorted(folder.glob("*.npy"))
+    }
 
 
 def file_sha256(path: Path) -> str:
@@ -91,6 +112,7 @@ def check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
 def check_arrays(
     folder: Path,
     arrays: dict[str, np.ndarray],
+    columns: dict[str, np.ndarray],
     shards: tuple[Shard, ...],
     vocabulary: Vocabulary,
     manifest: dict[str, Any],
@@ -101,6 +123,7 @@ def check_arrays(
     sizes = [(shard.tokens.size, (shard.counts, shard.tokens)) for shard in shards]
     fits = (
         all(arrays[name].size == n_cells for name in PER_CELL[1:])
+        and all(column.size == n_cells for column in columns.values())
         and ends[-1] == arrays["indptr"][-1]
         and np.array_equal(np.diff(ends, prepend=0), [size for size, _ in sizes])
         and all(counts is None or counts.size == tokens.size for _, (counts, tokens) in sizes)

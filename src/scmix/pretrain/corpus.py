@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 
 from .._errors import InputError
 from ..batches import Sequences
 from ..genes import SPECIES, Vocabulary
+from ._report import report_text
 from ._store import (
+    COLUMN,
     MEASURED,
+    ORGAN,
     PER_CELL,
     VOCABULARY,
     Shard,
+    cell_file,
     check_arrays,
     check_file,
     gather,
@@ -48,6 +53,8 @@ class Corpus:
         Which tokens each group of cells was measured for, bool, shape ``(n_groups, n_tokens)``.
         A group is a data set and a species; :meth:`group` says which a cell belongs to. A gene
         that the file does not have is not the same as a gene without counts.
+    columns
+        Columns of ``obs`` that were kept, as codes (int32); :meth:`obs` gives the values.
     vocabulary
         The vocabulary of the tokens.
     manifest
@@ -61,6 +68,7 @@ class Corpus:
     dataset: np.ndarray
     totals: np.ndarray
     measured_genes: np.ndarray
+    columns: dict[str, np.ndarray]
     vocabulary: Vocabulary
     manifest: dict[str, Any]
 
@@ -83,19 +91,24 @@ class Corpus:
         manifest = read_manifest(folder)
         for name, entry in manifest["files"].items():
             check_file(folder / name, entry, verify)
-        arrays = {name: open_array(folder / f"{name}.npy") for name in (*PER_CELL, MEASURED)}
+        arrays = {name: open_array(folder / cell_file(name)) for name in (*PER_CELL, MEASURED)}
         vocabulary = Vocabulary.read(folder / VOCABULARY)
         shards = tuple(
             _open_shard(folder, number, manifest["values"])
             for number in range(len(manifest["shards"]))
         )
-        check_arrays(folder, arrays, shards, vocabulary, manifest)
+        columns = {
+            name: open_array(folder / cell_file(f"{COLUMN}{i}"))
+            for i, name in enumerate(manifest["columns"])
+        }
+        check_arrays(folder, arrays, columns, shards, vocabulary, manifest)
         measured = arrays.pop(MEASURED)
         return cls(
             folder,
             shards,
             **arrays,
             measured_genes=measured,
+            columns=columns,
             vocabulary=vocabulary,
             manifest=manifest,
         )
@@ -136,7 +149,9 @@ class Corpus:
         """Number of genes of each cell, int32."""
         lengths = np.diff(self.indptr)
         if lengths.min() < 0:  # the kernels that read tokens trust these
-            raise InputError(f"{self.path}/indptr.npy is damaged. Build the corpus again.")
+            raise InputError(
+                f"{self.path / cell_file('indptr')} is damaged. Build the corpus again."
+            )
         return lengths.astype(np.int32)
 
     def sequences(self, rows: np.ndarray, max_genes: int | None = None) -> Sequences:
@@ -179,6 +194,32 @@ class Corpus:
             name = self.datasets[dataset]
             raise InputError(f"Data set {name!r} has no {SPECIES[species]} cells in the corpus.")
         return self.measured_genes[group]
+
+    @cached_property
+    def stratum(self) -> np.ndarray:
+        """Code of each cell's data set and organ, int32: what sampling is balanced over."""
+        if ORGAN not in self.columns:
+            return self.dataset
+        n_organs = len(self.manifest["columns"][ORGAN])
+        return (self.dataset * np.int32(n_organs) + self.columns[ORGAN]).astype(np.int32)
+
+    def obs(self, rows: np.ndarray | None = None) -> pd.DataFrame:
+        """Species, data set and the kept columns of some cells; None: of all."""
+        chosen = slice(None) if rows is None else np.asarray(rows, np.int64)
+        named = {"species": (self.species, SPECIES), "dataset": (self.dataset, self.datasets)}
+        named |= {
+            name: (codes, self.manifest["columns"][name]) for name, codes in self.columns.items()
+        }
+        return pd.DataFrame(
+            {
+                name: pd.Categorical.from_codes(codes[chosen], list(values))
+                for name, (codes, values) in named.items()
+            }
+        )
+
+    def report(self) -> str:
+        """Thresholds, and for each file how many cells were read, kept and dropped, and why."""
+        return report_text(self.manifest)
 
     def name_cells(self, rows: np.ndarray, most: int = 5) -> str:
         """Say which cells these are: data set and number within it, for messages."""

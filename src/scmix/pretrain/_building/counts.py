@@ -3,8 +3,8 @@
 import numpy as np
 import scipy.sparse as sp
 
-from .._jit import jit
-from ..batches import Sequences
+from ..._jit import jit
+from ...batches import Sequences
 
 
 def aligned_counts(
