@@ -84,6 +84,19 @@ def test_one_species():
     assert len(rows) == 10
 
 
+def test_strata_of_any_code_and_any_type_of_length():
+    stratum = np.repeat([70_000, 3, 900], [50, 30, 20])
+    species = (stratum == 3).astype(np.int8)
+    lengths = np.random.default_rng(0).integers(1, 90, 100)
+    draws = [
+        Sampler(species, codes, lengths.astype(dtype), tokens_per_step=500, seed=3).rows(5)
+        for codes in (stratum, np.unique(stratum, return_inverse=True)[1].astype(np.int16))
+        for dtype in (np.int64, np.uint16)
+    ]
+    for rows in draws[1:]:
+        np.testing.assert_array_equal(rows, draws[0])
+
+
 def test_no_cells():
     with pytest.raises(InputError, match="no cells"):
         Sampler(np.zeros(0), np.zeros(0), np.zeros(0), tokens_per_step=30, seed=0)
