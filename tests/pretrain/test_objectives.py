@@ -32,7 +32,9 @@ def test_chunked_cross_entropy_equals_that_of_full_logits(chunk):
     inputs = [x.requires_grad_() for x in (rows, weight, bias)]
     full = F.cross_entropy(F.linear(*inputs), labels)
     expected = torch.autograd.grad(3 * full, inputs)
-    loss, accuracy = linear_cross_entropy(*inputs, labels, chunk)
+    loss, accuracy, losses = linear_cross_entropy(*inputs, labels, chunk)
+    each = F.cross_entropy(F.linear(*inputs), labels, reduction="none")
+    torch.testing.assert_close(losses, each.detach())
     found = torch.autograd.grad(3 * loss, inputs)
     assert loss.item() == pytest.approx(full.item(), rel=1e-6)
     assert accuracy.item() == (F.linear(*inputs).argmax(1) == labels).float().mean().item()
@@ -44,9 +46,9 @@ def test_chunked_cross_entropy_follows_autocast():
     torch.manual_seed(1)
     rows, weight, bias = torch.randn(40, 64), torch.randn(90, 64) / 8, torch.zeros(90)
     labels = torch.randint(90, (40,))
-    exact, _ = linear_cross_entropy(rows, weight, bias, labels)
+    exact, *_ = linear_cross_entropy(rows, weight, bias, labels)
     with torch.autocast("cpu", torch.bfloat16):
-        low, _ = linear_cross_entropy(rows, weight, bias, labels)
+        low, *_ = linear_cross_entropy(rows, weight, bias, labels)
     assert low.item() != exact.item()
     assert low.item() == pytest.approx(exact.item(), rel=0.01)
     assert low.dtype == torch.float32

@@ -62,9 +62,13 @@ class Pretraining(nn.Module):
         """Hidden states of a view, shape ``(T, H)``.
 
         An objective with its own way to read values (a method ``added``, from a view to a vector
-        for each token) goes before that of the recipe.
+        for each token) goes before that of the recipe. It reads whole cells too.
         """
-        readers = [o for o in self.objectives.values() if name in o.views and hasattr(o, "added")]
+        readers = [
+            o
+            for o in self.objectives.values()
+            if hasattr(o, "added") and name in (*o.views, "full")
+        ]
         if readers:
             added = readers[0].added(view)
         elif self.value_input is not None:

@@ -39,7 +39,7 @@ class Stream(IterableDataset):
         n_special = len(corpus.vocabulary.prefix(0)) + len(corpus.vocabulary.suffix())
         self.sampler = Sampler(
             corpus.species,
-            corpus.dataset,
+            corpus.stratum,
             view_lengths(corpus.lengths, recipe, names, n_special),
             tokens_per_step=recipe.tokens_per_step,
             seed=_seed(recipe.seed, _SAMPLING),

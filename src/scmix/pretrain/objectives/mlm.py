@@ -23,15 +23,36 @@ class MaskedLanguageModel(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean cross-entropy in nats, and the share of genes predicted exactly."""
         head = encoder.cls.predictions
-        rows = head.transform(hidden["masked"][batch["targets"]["positions"]])
+        positions, labels = batch["targets"]["positions"], batch["targets"]["labels"]
+        rows = head.transform(hidden["masked"][positions])
         weight = encoder.bert.embeddings.word_embeddings.weight
-        loss, accuracy = linear_cross_entropy(rows, weight, head.bias, batch["targets"]["labels"])
-        return loss, {"mlm": loss.detach(), "mlm_accuracy": accuracy}
+        loss, accuracy, losses = linear_cross_entropy(rows, weight, head.bias, labels)
+        cells = mean_of_cells(losses, positions, batch["views"]["masked"])
+        return loss, {"mlm": loss.detach(), "mlm_accuracy": accuracy, "cells": cells}
+
+
+def mean_of_cells(losses: Tensor, positions: Tensor, view: dict[str, Any]) -> Tensor:
+    """Mean loss of each cell in batch order, 0 for a cell without any.
+
+    Parameters
+    ----------
+    losses
+        Losses of tokens, shape ``(M,)``.
+    positions
+        Where in the view these tokens stand, shape ``(M,)``.
+    view
+        The view.
+    """
+    ends = torch.tensor(view["indptr"][1:], device=positions.device)
+    cell = torch.searchsorted(ends, positions, right=True)
+    sums = losses.new_zeros(len(ends)).index_add(0, cell, losses)
+    n = torch.bincount(cell, minlength=len(ends))
+    return (sums / n.clamp(min=1))[view["place"]]
 
 
 def linear_cross_entropy(
     rows: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, chunk: int = CHUNK
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy of ``rows @ weight.T + bias`` without ever holding all logits.
 
     Logits are made, used for loss and gradient, and dropped, some rows at a time; memory does
@@ -50,11 +71,12 @@ def linear_cross_entropy(
 
     Returns
     -------
-    Mean cross-entropy, and (without gradient) the share of rows whose label scores highest.
+    Mean cross-entropy; without gradient the share of rows whose label scores highest, and the
+    cross-entropy of each row.
 
     Examples
     --------
-    >>> loss, accuracy = linear_cross_entropy(
+    >>> loss, accuracy, _ = linear_cross_entropy(
     ...     torch.eye(2), 9 * torch.eye(2), torch.zeros(2), torch.tensor([0, 1])
     ... )
     >>> round(float(loss), 4), float(accuracy)
@@ -72,13 +94,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows, weight, bias, labels, chunk, dtype):
         with torch.autocast(rows.device.type, enabled=False):
-            loss, accuracy, gradients = _chunked(rows, weight, bias, labels, chunk, dtype)
+            losses, accuracy, gradients = _chunked(rows, weight, bias, labels, chunk, dtype)
         ctx.save_for_backward(*gradients)
-        ctx.mark_non_differentiable(accuracy)
-        return loss, accuracy
+        ctx.mark_non_differentiable(accuracy, losses)
+        return losses.mean(), accuracy, losses
 
     @staticmethod
-    def backward(ctx, grad_loss, _):
+    def backward(ctx, grad_loss, *_):
         return *(grad_loss * gradient for gradient in ctx.saved_tensors), None, None, None
 
 
@@ -92,7 +114,7 @@ def _chunked(
         torch.zeros_like(weight),
         torch.zeros_like(bias),
     )
-    loss = torch.zeros((), device=rows.device)
+    losses = torch.empty(n, device=rows.device)
     correct = torch.zeros((), device=rows.device)
     for start in range(0, n, chunk):
         part, label = rows[start : start + chunk].to(dtype), labels[start : start + chunk, None]
@@ -101,7 +123,7 @@ def _chunked(
         wanted = logits.gather(1, label)
         share = logits.sub_(highest).exp_()
         total = share.sum(1, keepdim=True)
-        loss += (total.log() + highest - wanted).sum()
+        losses[start : start + chunk] = (total.log() + highest - wanted).squeeze(1)
         correct += (wanted >= highest).sum()
         # from here on the gradient of the sum of losses with respect to the logits
         share.div_(total).scatter_add_(1, label, torch.full_like(wanted, -1.0))
@@ -110,4 +132,4 @@ def _chunked(
         d_rows[start : start + chunk] = low_share @ low_weight
         d_weight += low_share.T @ part
     gradients = (d_rows.div_(n), d_weight.div_(n), d_bias.div_(n))
-    return loss / n, correct / n, gradients
+    return losses, correct / n, gradients
