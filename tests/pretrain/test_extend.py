@@ -186,5 +186,5 @@ def test_a_start_that_does_not_fit_is_refused(human, corpus, tmp_path):
         train(corpus, tmp_path, "mix-geneformer-x", start=human, steps=1)
     with pytest.raises(InputError, match="hidden_size=32, but the model to start from has 16"):
         train(corpus, tmp_path, "mix-geneformer-x", start=human, hidden_size=32)
-    with pytest.raises(InputError, match="max_length=128.* at most 64"):
+    with pytest.raises(InputError, match=r"max_length=128.* at most 64"):
         train(corpus, tmp_path, "mix-geneformer-x", start=human, max_length=128)

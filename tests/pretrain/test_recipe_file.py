@@ -104,7 +104,7 @@ def test_what_does_not_belong_is_named(file, before, after, message):
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(InputError, match="Could not read .*none.toml: No such file"):
+    with pytest.raises(InputError, match=r"Could not read .*none.toml: No such file"):
         read_recipe_file(tmp_path / "none.toml")
 
 

@@ -1,0 +1,63 @@
+"""What each of several processes runs; `test_distributed` starts them with torchrun.
+
+python -m torch.distributed.run --nproc-per-node 2 _two_processes.py <task> <options as JSON>
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from scmix._history import History
+from scmix.pretrain import _distributed as distributed
+from scmix.pretrain import train
+from scmix.pretrain.objectives.simcse import nt_xent
+
+RANK = int(os.environ.get("RANK", "0"))
+
+
+def vectors_of(rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Two views of as many cells as the rank says, and the data set of each cell."""
+    generator = torch.Generator().manual_seed(rank)
+    n = 4 + 3 * rank
+    one, two = (torch.randn(n, 8, generator=generator) for _ in range(2))
+    return one, two, torch.arange(n) % 2
+
+
+def contrast(out: str) -> None:
+    """The loss over the cells of all processes, and the gradient that training would take."""
+    dist.init_process_group("gloo")
+    one, two, group = vectors_of(RANK)
+    weight = torch.eye(8).requires_grad_()
+    results = {}
+    for name, groups in (("all", None), ("dataset", group)):
+        views = (distributed.gather_with_grad(view @ weight) for view in (one, two))
+        groups = None if groups is None else distributed.gather_with_grad(groups)
+        loss, accuracy = nt_xent(*views, 0.1, groups)
+        (gradient,) = torch.autograd.grad(loss, weight)
+        mean = distributed.mean_over_processes(gradient)
+        results[name] = [float(loss), float(accuracy), mean.tolist()]
+    Path(out, f"{RANK}.json").write_text(json.dumps(results), "utf-8")
+
+
+def pretrain(corpus: str, out: str, options: dict, kill_after: int | None = None) -> None:
+    """A run; one process is killed once a later step than `kill_after` is recorded."""
+    if kill_after is not None and RANK == 0:
+        add = History.add
+
+        def add_and_die(self, record):
+            add(self, record)
+            if record["step"] > kill_after:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        History.add = add_and_die
+    train(corpus, out, **options)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    {"contrast": contrast, "pretrain": pretrain}[sys.argv[1]](**json.loads(sys.argv[2]))
