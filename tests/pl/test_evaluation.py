@@ -12,6 +12,7 @@ from matplotlib.colors import to_hex
 from scmix import pl
 from scmix._errors import InputError, MissingKeyError
 from scmix.pl._evaluation import COLORS, evaluation_points
+from scmix.pl._style import THIN
 
 
 @pytest.fixture(autouse=True)
@@ -57,9 +58,9 @@ def test_what_is_drawn_is_what_is_in_the_table():
     assert [float(np.ravel(line.get_xdata())[0]) for line in points] == [0.1, 0.5, 0.7, 0.9]
     faces = [to_hex(line.get_markerfacecolor()) for line in points]
     assert faces == ["#ffffff", "#ffffff", COLORS["scmix"], COLORS["yours"]]
-    thin = [tuple(line.get_xdata()) for line in axes.lines if line.get_linewidth() == 1]
+    thin = [tuple(line.get_xdata()) for line in axes.lines if line.get_linewidth() == THIN]
     assert thin[1] == pytest.approx((0.45, 0.54))
-    thick = [tuple(line.get_xdata()) for line in axes.lines if line.get_linewidth() == 4]
+    thick = [tuple(line.get_xdata()) for line in axes.lines if line.get_linewidth() == 2.5]
     assert thick == [pytest.approx((0.48, 0.52)), pytest.approx((0.67, 0.73))]
     assert [text.get_text() for text in axes.texts] == ["not installed"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [

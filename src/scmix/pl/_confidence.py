@@ -10,8 +10,8 @@ from anndata import AnnData
 from .._errors import InputError, MissingKeyError
 from ..statistics import Reliability, reliability, risk_coverage
 from ._colors import category_colors
-from ._drawing import STYLE
 from ._showing import hand_over
+from ._style import LINE, PAIR, RULE, THIN, styled, subplots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,34 +133,34 @@ def make_curves(adata: AnnData, label_key: str, key: str, n_bins: int) -> Curves
 
 
 def _draw(curves: dict[str, Curves]) -> "Figure":
-    import matplotlib.pyplot as plt
-
     colors = category_colors(list(curves))
-    with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, layout="constrained", figsize=(8.6, 3.9))
-        left.plot([0, 1], [0, 1], color="#B0B0B0", linewidth=1, linestyle="--", zorder=0)
+    with styled():
+        figure, (left, right) = subplots(1, 2, PAIR, 2.25 + 0.15 * len(curves))
+        left.plot([0, 1], [0, 1], color=RULE, linewidth=THIN, linestyle="--", zorder=0)
         for number, (key, curve) in enumerate(curves.items()):
             marker = _MARKERS[number % len(_MARKERS)]
             _reliability(left, curve, key, colors[key], marker)
             _risk(right, curve, key, colors[key], marker)
         left.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="share correct")
-        left.set_aspect("equal")
+        left.set_aspect("equal", adjustable="box")
         right.set(xlim=(0, 1.02), xlabel="share of cells labelled", ylabel="share of them wrong")
         right.set_ylim(bottom=0)
-        for axes, place in ((left, "lower right"), (right, "upper left")):
-            axes.legend(frameon=False, loc=place, fontsize="small", handletextpad=0.5)
+        for axes in (left, right):
+            axes.legend(
+                loc="lower center", bbox_to_anchor=(0.5, 1.0), handletextpad=0.5, borderpad=0
+            )
             axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
 def _reliability(axes: "Axes", curve: Curves, key: str, color: str, marker: str) -> None:
     table = curve.table
-    axes.plot(table["confidence"], table["accuracy"], color=color, linewidth=1.5)
+    axes.plot(table["confidence"], table["accuracy"], color=color, linewidth=LINE)
     share = table["n_cells"] / table["n_cells"].sum()
     axes.scatter(
         table["confidence"],
         table["accuracy"],
-        s=12 + 200 * share,
+        s=6 + 90 * share,
         color=color,
         marker=marker,
         alpha=0.8,
@@ -174,8 +174,9 @@ def _risk(axes: "Axes", curve: Curves, key: str, color: str, marker: str) -> Non
         curve.share,
         curve.risk,
         color=color,
-        linewidth=1.5,
+        linewidth=LINE,
         drawstyle="steps-post",
+        clip_on=False,  # no errors lie on the axis
         label=f"{key}: AURC {curve.risk.mean():.3f}",
     )
-    axes.plot(curve.share[-1], curve.risk[-1], color=color, marker=marker, markersize=6)
+    axes.plot(curve.share[-1], curve.risk[-1], color=color, marker=marker, markersize=4)

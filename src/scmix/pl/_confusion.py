@@ -1,14 +1,14 @@
 """Which types are taken for which."""
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
 from .._errors import InputError, MissingKeyError
-from ._drawing import STYLE
 from ._showing import hand_over
+from ._style import LETTER, THIN, styled, subplots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,42 +127,39 @@ def _shares(counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _draw(counts: pd.DataFrame, true: str, predicted: str) -> "Figure":
-    import matplotlib.pyplot as plt
-
     n_rows, n_columns = counts.shape
-    cell = 0.5 if n_rows <= _NUMBERS_UP_TO else 0.27
-    longest = min(max(map(len, counts.columns)), _LONGEST_NAME)
-    room = 0.085 * longest + 0.6
-    size = (n_columns * cell + room + 1.8, max(n_rows * cell, 2.0) + room + 0.3)
+    numbers = n_rows <= _NUMBERS_UP_TO
+    cell = 0.23 if numbers else 0.15
+    room = LETTER * min(max(map(len, counts.columns)), _LONGEST_NAME) + 0.3
+    width = n_columns * cell + room + (0.4 if numbers else 1.0)
     shares = _shares(counts).to_numpy()
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=size, layout="constrained")
+    with styled():
+        figure, axes = subplots(1, 1, width, n_rows * cell + room + 0.15)
         # not cividis: its light end is a strong yellow, in which rare mistakes shout
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         _name(axes, counts, true, predicted)
-        if n_rows <= _NUMBERS_UP_TO:
+        if numbers:
             _write_numbers(axes, shares)
-        bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 2.4 / (n_rows * cell)), aspect=12)
-        bar.set_label("share of the true label")
-        bar.outline.set_visible(False)
+        else:
+            bar = figure.colorbar(image, ax=axes, shrink=min(1, 1.6 / (n_rows * cell)), aspect=12)
+            bar.set_label("share of the true label")
+            bar.outline.set_visible(False)
     return figure
 
 
 def _name(axes: "Axes", counts: pd.DataFrame, true: str, predicted: str) -> None:
-    small: Any = {"fontsize": "small" if len(counts) <= _NUMBERS_UP_TO else "x-small"}
-    axes.set_xticks(
-        range(counts.shape[1]), map(_short, counts.columns), rotation=90, ha="center", **small
-    )
-    axes.set_yticks(range(len(counts)), map(_short, counts.index), **small)
-    axes.set(xlabel=predicted, ylabel=true)
+    percent = " (% of the true)" if len(counts) <= _NUMBERS_UP_TO else ""
+    axes.set_xticks(range(counts.shape[1]), map(_short, counts.columns), rotation=90, ha="center")
+    axes.set_yticks(range(len(counts)), map(_short, counts.index))
+    axes.set(xlabel=f"{predicted}{percent}", ylabel=true)
     axes.tick_params(length=0)
     sizes = axes.secondary_yaxis("right")
-    sizes.set_yticks(range(len(counts)), [f"{n:,}" for n in counts.sum(axis=1)], **small)
+    sizes.set_yticks(range(len(counts)), [f"{n:,}" for n in counts.sum(axis=1)])
     sizes.tick_params(length=0)
     sizes.spines[:].set_visible(False)
-    sizes.set_ylabel("cells", **small)
+    sizes.set_ylabel("cells")
     if counts.shape[1] > len(counts):  # what is no true label stands apart
-        axes.axvline(len(counts) - 0.5, color="#7a7a7a", linewidth=1)
+        axes.axvline(len(counts) - 0.5, color="#7a7a7a", linewidth=THIN)
 
 
 def _write_numbers(axes: "Axes", shares: np.ndarray) -> None:

@@ -2,29 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from ._colors import MISSING, Palette, category_colors, cell_colors
+from ._style import COLUMN, LETTER, PAGE, PAIR, styled, subplots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANEL_INCHES = 3.4
 RASTER_FROM = 5_000  # more points than this make a vector file slow to open
+_SMALLEST_PANEL = 1.3  # inches
 _LEGEND_ROWS = 14
-STYLE: Any = {
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "savefig.facecolor": "white",
-    "axes.edgecolor": "#B0B0B0",
-    "text.color": "black",
-    "axes.labelcolor": "black",
-    "font.size": 11,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,25 +55,20 @@ def draw(
     seed: int,
 ) -> "Figure":
     """A grid of scatter plots: one row per colour, one column per panel, one key per row."""
-    import matplotlib.pyplot as plt
-
     panels = [part for _, part in table.groupby("panel", sort=True)]
-    size = size if size is not None else float(np.clip(12_000 / len(panels[0]), 1.5, 30))
-    width, height = PANEL_INCHES * len(panels) + 2.2, PANEL_INCHES * len(colors) + 0.5
-    with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(
-            len(colors),
-            len(panels),
-            squeeze=False,
-            layout="constrained",
-            figsize=(width, height),
-        )
-        for row, color in zip(grid, colors, strict=True):
-            painted = paint(table, color, palette)
+    paints = [paint(table, color, palette) for color in colors]
+    room = max(_key_inches(painted, legend_loc) for painted in paints)
+    panel = panel_inches(len(panels), room)
+    size = size if size is not None else point_size(len(panels[0]), panel)
+    width = panel * len(panels) + room
+    height = sum(panel + (0.4 if color in scores else 0.1) for color in colors) + 0.2
+    with styled():
+        figure, grid = subplots(len(colors), len(panels), width, height, squeeze=False)
+        for row, color, painted in zip(grid, colors, paints, strict=True):
             for number, (axes, part) in enumerate(zip(row, panels, strict=True)):
                 _scatter(axes, part, painted, size, np.random.default_rng(seed))
                 if color in scores:
-                    axes.set_xlabel(caption(scores[color].iloc[number]), fontsize="small")
+                    axes.set_xlabel(caption(scores[color].iloc[number]))
                 if legend_loc == "on data" and painted.colors is not None:
                     _names_on_data(axes, part, color)
             _key(row, painted, legend_loc)
@@ -90,12 +77,33 @@ def draw(
     return figure
 
 
+def panel_inches(n_panels: int, room: float = 0.0) -> float:
+    """Width of a panel beside a key: as large as a column, a pair or a page holds them."""
+    width = {1: COLUMN, 2: PAIR}.get(n_panels, PAGE)
+    return max(_SMALLEST_PANEL, (width - room) / n_panels)
+
+
+def point_size(n_cells: int, panel: float) -> float:
+    """Square points of a cell, so that the cells cover about the same part of any panel."""
+    return float(np.clip(900 / n_cells, 0.15, 2.5)) * panel**2
+
+
+def _key_inches(painted: Paint, legend_loc: str) -> float:
+    if painted.colors is None:
+        return 0.75
+    if legend_loc == "on data":
+        return 0.05
+    n_columns = -(-len(painted.colors) // _LEGEND_ROWS)
+    longest = max([*map(len, painted.colors), len(painted.name) // n_columns])
+    return n_columns * (LETTER * longest + 0.25) + 0.1
+
+
 def caption(scores: pd.Series) -> str:
     """The line of numbers under a panel."""
     line = f"silhouette {scores['silhouette']:.2f} · purity {scores['purity']:.2f}"
     if np.isnan(scores["centroid_shift"]):
         return line
-    return f"{line} · shift {scores['centroid_shift']:.1f}"
+    return f"{line}\nshift of centroids {scores['centroid_shift']:.1f}"
 
 
 def _scatter(
@@ -131,7 +139,7 @@ def _names_on_data(axes: "Axes", part: pd.DataFrame, color: str) -> None:
             ha="center",
             va="center",
             fontsize="small",
-            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            path_effects=[withStroke(linewidth=2, foreground="white")],
         )
 
 
@@ -147,7 +155,7 @@ def _key(row: Sequence["Axes"], painted: Paint, legend_loc: str) -> None:
         return
     shown = painted.colors | ({"missing": MISSING} if painted.missing else {})
     handles = [
-        Line2D([], [], marker="o", linestyle="", markersize=7, color=color, label=name)
+        Line2D([], [], marker="o", linestyle="", markersize=4, color=color, label=name)
         for name, color in shown.items()
     ]
     row[-1].legend(
@@ -156,7 +164,8 @@ def _key(row: Sequence["Axes"], painted: Paint, legend_loc: str) -> None:
         ncols=-(-len(handles) // _LEGEND_ROWS),
         loc="center left",
         bbox_to_anchor=(1.02, 0.5),
-        frameon=False,
+        labelspacing=0.3,
+        columnspacing=0.8,
         alignment="left",
         borderaxespad=0,
         handletextpad=0.3,

@@ -8,8 +8,8 @@ import pandas as pd
 from anndata import AnnData
 
 from .._errors import InputError, MissingKeyError
-from ._drawing import STYLE
 from ._showing import hand_over
+from ._style import GREY, GRID, LETTER, LINE, THIN, styled, subplots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,10 +21,10 @@ NAMES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
 }
-COLORS = {"baseline": "#7a7a7a", "scmix": "#0072b2", "yours": "#d55e00", "other": "#009e73"}
+COLORS = {"baseline": GREY, "scmix": "#0072b2", "yours": "#d55e00", "other": "#009e73"}
 LEGEND = {"baseline": "baseline", "scmix": "scmix", "yours": "yours", "other": "other packages"}
 _MARKERS = {"baseline": "o", "scmix": "D", "yours": "s", "other": "^"}
-_ROW_INCHES = 0.27
+_ROW_INCHES, _PANEL_INCHES = 0.165, 1.55
 
 
 def evaluation(
@@ -123,16 +123,14 @@ def _table(adata: AnnData | pd.DataFrame, key: str) -> pd.DataFrame:
 
 
 def _draw(points: pd.DataFrame, metric: str) -> "Figure":
-    import matplotlib.pyplot as plt
-
     panels = [part for _, part in points.groupby("split", sort=False)]
     names = list(dict.fromkeys(points["name"]))
-    size = (3.4 * len(panels) + 0.075 * max(map(len, names)) + 0.4, _ROW_INCHES * len(names) + 1.3)
-    with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(
-            1, len(panels), squeeze=False, sharex=True, sharey=True, figsize=size,
-            layout="constrained",
-        )  # fmt: skip
+    width = _PANEL_INCHES * len(panels) + LETTER * max(map(len, names)) + 0.1
+    height = _ROW_INCHES * len(names) + 0.85
+    with styled():
+        figure, grid = subplots(
+            1, len(panels), width, height, squeeze=False, sharex=True, sharey=True
+        )
         for axes, part in zip(grid[0], panels, strict=True):
             _panel(axes, part, names, metric)
             axes.set_title(part["split"].iloc[0])
@@ -147,23 +145,25 @@ def _panel(axes: "Axes", part: pd.DataFrame, names: list[str], metric: str) -> N
     for point in part.itertuples():
         row, color = place[point.name], COLORS[point.kind]
         if np.isnan(point.mean):
-            axes.text(0.01, row, point.note.split(":")[0], va="center", fontsize="x-small",
-                      color="#7a7a7a")  # fmt: skip
+            axes.text(0.01, row, point.note.split(":")[0], va="center", fontsize="small",
+                      color=GREY)  # fmt: skip
             continue
-        axes.plot([point.low, point.high], [row, row], color=color, linewidth=1)
+        axes.plot([point.low, point.high], [row, row], color=color, linewidth=THIN)
         if point.sd > 0:
             ends = [point.mean - point.sd, point.mean + point.sd]
-            axes.plot(ends, [row, row], color=color, linewidth=4, alpha=0.5, solid_capstyle="butt")
+            axes.plot(
+                ends, [row, row], color=color, linewidth=2.5, alpha=0.5, solid_capstyle="butt"
+            )
         face = "white" if point.kind == "baseline" else color
         axes.plot(
-            point.mean, row, _MARKERS[point.kind], markersize=6, markeredgecolor=color,
+            point.mean, row, _MARKERS[point.kind], markersize=4, markeredgecolor=color,
             markerfacecolor=face,
         )  # fmt: skip
     floor = part.loc[part["name"] == "majority", "mean"]
     if len(floor):
-        axes.axvline(floor.iloc[0], color="#7a7a7a", linewidth=0.8, linestyle=":", zorder=0)
+        axes.axvline(floor.iloc[0], color=GREY, linewidth=LINE, linestyle=":", zorder=0)
     axes.set(xlim=(0, 1), xlabel=NAMES[metric])
-    axes.grid(axis="x", color="#e6e6e6", linewidth=0.6)
+    axes.grid(axis="x", color=GRID, linewidth=THIN)
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -173,11 +173,12 @@ def _legend(figure: "Figure", kinds: list[str]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], marker=_MARKERS[kind], linestyle="", markeredgecolor=COLORS[kind],
-               markerfacecolor="white" if kind == "baseline" else COLORS[kind], label=LEGEND[kind])
+        Line2D([], [], marker=_MARKERS[kind], linestyle="", markersize=4,
+               markeredgecolor=COLORS[kind], label=LEGEND[kind],
+               markerfacecolor="white" if kind == "baseline" else COLORS[kind])
         for kind in kinds
     ]  # fmt: skip
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=len(handles), frameon=False,
-        fontsize="small",
+        handles=handles, loc="outside lower center", ncols=len(handles), handletextpad=0.2,
+        columnspacing=0.8, borderpad=0,
     )  # fmt: skip

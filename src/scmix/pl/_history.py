@@ -6,8 +6,8 @@ import pandas as pd
 
 from .._errors import InputError
 from ._colors import category_colors
-from ._drawing import STYLE
 from ._showing import hand_over
+from ._style import PAIR, RULE, THIN, styled, subplots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,11 +93,10 @@ def make_curves(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _draw(curves: pd.DataFrame) -> "Figure":
-    import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
-    with plt.rc_context(STYLE):
-        figure, both = plt.subplots(1, 2, layout="constrained", figsize=(8.6, 3.4))
+    with styled():
+        figure, both = subplots(1, 2, PAIR, 2.1)
         for axes, panel in zip(both, ("loss", "score"), strict=True):
             here = curves[curves["panel"] == panel]
             for name, rows in here.groupby("curve", sort=False):
@@ -107,19 +106,18 @@ def _draw(curves: pd.DataFrame) -> "Figure":
                     color=_COLORS[str(name)],
                     marker=_MARKERS[str(name)],
                     linestyle="--" if name == "accuracy" else "-",
-                    markersize=5,
-                    linewidth=1.5,
+                    markersize=3.5,
                     label=name,
                 )
             for epoch in curves.loc[curves["kept"], "epoch"].unique():
-                axes.axvline(epoch, color="#909090", linewidth=1, linestyle=":", label="kept")
+                axes.axvline(epoch, color=RULE, linewidth=THIN, linestyle=":", label="kept")
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.spines[["top", "right"]].set_visible(False)
             if here.empty:
                 axes.text(0.5, 0.5, "no validation cells", ha="center", transform=axes.transAxes)
             else:
-                axes.legend(frameon=False, fontsize="small")
+                axes.legend()
         both[0].set_ylabel("loss")
         both[0].set_ylim(bottom=0)
         lowest = curves.loc[curves["panel"] == "score", "value"].min()

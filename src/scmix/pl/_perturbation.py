@@ -7,15 +7,15 @@ import pandas as pd
 from anndata import AnnData
 
 from .._errors import InputError, MissingKeyError
-from ._drawing import STYLE
 from ._perturbation_table import effect_table, read, strongest
 from ._showing import hand_over
+from ._style import GREY, LINE, PAIR, RULE, THIN, styled, subplots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-HIT, OTHER = "#0072b2", "#7a7a7a"
+HIT, OTHER = "#0072b2", GREY
 _MOST_LABELS = 12
 
 
@@ -83,8 +83,6 @@ def perturbation(
     >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
     ['A', 'B']
     """
-    import matplotlib.pyplot as plt
-
     params = read(adata, key).get("params", {})
     table = effect_table(adata, key, goal=goal, alpha=alpha, flagged=flagged)
     if p not in table:
@@ -92,37 +90,36 @@ def perturbation(
     if p.startswith("p") and not table[p].dropna().between(0, 1).all():
         raise InputError(f"Found values of {p!r} outside 0 to 1; expected p-values.")
     ranked = strongest(table, n_genes)
-    with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(
-            1, 2, layout="constrained", figsize=(9.5, max(3.2, 0.24 * len(ranked) + 1.2))
-        )
+    with styled():
+        height = max(2.0, 0.15 * len(ranked) + 0.7)
+        figure, (left, right) = subplots(1, 2, PAIR, height, width_ratios=(0.85, 1))
         _ranked(left, ranked)
         _volcano(right, table, p)
         for axes in (left, right):
             axes.set_xlabel(_direction(params, goal))
             axes.spines[["top", "right"]].set_visible(False)
-            axes.locator_params(axis="x", nbins=5)
+            axes.locator_params(axis="x", nbins=4)
         if params.get("inference") == "descriptive":
-            right.set_title("descriptive: too few donors for a test of states", fontsize="small")
+            right.set_title("descriptive: too few\ndonors for a test of states", fontsize="small")
         _key(figure, table)
     return hand_over(figure, show, return_fig, n_axes=2)
 
 
 def _ranked(axes: "Axes", table: pd.DataFrame) -> None:
     places = np.arange(len(table))
-    axes.axvline(0, color="#B0B0B0", linewidth=0.8, zorder=0)
+    axes.axvline(0, color=RULE, linewidth=THIN, zorder=0)
     if {"ci_low", "ci_high"} <= set(table.columns):
         colors = np.where(table["hit"], HIT, OTHER)
-        axes.hlines(places, table["ci_low"], table["ci_high"], colors=list(colors), linewidth=1.4)
-    _points(axes, table, table["effect"], places, size=28)
+        axes.hlines(places, table["ci_low"], table["ci_high"], colors=list(colors), linewidth=LINE)
+    _points(axes, table, table["effect"], places, size=12)
     axes.set_yticks(places, list(table["label"]))
     axes.set_ylim(len(table) - 0.4, -0.6)
 
 
 def _volcano(axes: "Axes", table: pd.DataFrame, p: str) -> None:
     height = -np.log10(table[p].clip(lower=np.finfo(float).tiny))
-    axes.axvline(0, color="#B0B0B0", linewidth=0.8, zorder=0)
-    _points(axes, table, table["effect"], height, size=14)
+    axes.axvline(0, color=RULE, linewidth=THIN, zorder=0)
+    _points(axes, table, table["effect"], height, size=7)
     axes.set_ylabel(f"-log10 {p}")
     if height.isna().all():
         axes.text(0.5, 0.5, f"no {p}", transform=axes.transAxes, ha="center", color=OTHER)
@@ -152,10 +149,10 @@ def _names(axes: "Axes", rows: pd.DataFrame) -> None:
         axes.annotate(
             label,
             (effect, height),
-            xytext=(5 * outside, -3),
+            xytext=(3 * outside, -2),
             textcoords="offset points",
             ha="left" if outside > 0 else "right",
-            fontsize="x-small",
+            fontsize="small",
         )
     axes.margins(x=0.2)
 
@@ -176,7 +173,7 @@ def _points(axes: "Axes", table: pd.DataFrame, x: pd.Series, y: Any, size: float
             marker=marker,
             facecolors=face,
             edgecolors=edge,
-            linewidths=0.8,
+            linewidths=THIN,
             zorder=order,
             rasterized=len(table) > 5_000,
         )
@@ -194,7 +191,7 @@ def _direction(params: dict[str, Any], goal: str | None) -> str:
         goal = named if isinstance(named, str) else (named[0] if len(named) == 1 else "")
     if not goal:
         return "effect"
-    return f"effect: {params.get('start', '')} → {goal} (difference of cosines)"
+    return f"effect: {params.get('start', '')} → {goal}\n(difference of cosines)"
 
 
 def _key(figure: "Figure", table: pd.DataFrame) -> None:
@@ -202,14 +199,13 @@ def _key(figure: "Figure", table: pd.DataFrame) -> None:
     from matplotlib.lines import Line2D
 
     def mark(marker: str, face: str, edge: str, label: str) -> Line2D:
-        return Line2D(
-            [], [], linestyle="", marker=marker, color=edge, markerfacecolor=face, label=label
-        )
+        look: Any = {"marker": marker, "markersize": 4, "color": edge, "markerfacecolor": face}
+        return Line2D([], [], linestyle="", label=label, **look)
 
     handles = [mark("o", HIT, HIT, f"hit ({int(table['hit'].sum())})")]
     handles.append(mark("o", OTHER, OTHER, f"no hit ({int((~table['hit']).sum())})"))
     if _is_estimate(table).any():
         handles.append(mark("D", "none", OTHER, "estimate, not computed exactly"))
     figure.legend(
-        handles=handles, loc="outside upper left", ncols=3, frameon=False, fontsize="small"
+        handles=handles, loc="outside upper left", ncols=3, handletextpad=0.2, columnspacing=1
     )

@@ -8,9 +8,9 @@ import pandas as pd
 from anndata import AnnData
 
 from .._errors import InputError, MissingKeyError
-from ._drawing import STYLE
 from ._perturbation_table import chosen, labels, read
 from ._showing import hand_over
+from ._style import LETTER, styled, subplots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,15 +79,12 @@ def perturbation_heatmap(
     >>> [label.get_text() for label in figure.axes[0].get_xticklabels()]
     ['x', 'y']
     """
-    import matplotlib.pyplot as plt
-
     if by not in ("states", "genes"):
         raise InputError(f"Found by={by!r}; expected 'states' or 'genes'.")
     make = state_matrix if by == "states" else gene_matrix
     matrix = make(adata, key, genes, n_genes)
-    height, width = (0.26 * size + 1.2 for size in matrix.shape)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(layout="constrained", figsize=(max(width, 3) + 1.4, height))
+    with styled():
+        figure, axes = subplots(1, 1, *_size(matrix, by))
         _draw(axes, matrix, by)
     return hand_over(figure, show, return_fig, n_axes=1)
 
@@ -148,6 +145,17 @@ def _some_rows(
     return matrix.loc[rows].rename(index=shown)
 
 
+def _size(matrix: pd.DataFrame, by: str) -> tuple[float, float]:
+    """Width and height in inches: what the names need, and room for a number in each cell."""
+    columns = [len(str(name)) for name in matrix.columns]
+    rows = max(len(str(name)) for name in matrix.index) * LETTER
+    if by == "genes":
+        width, height = 0.15 * len(columns), LETTER * max(columns) + 0.35
+    else:
+        width, height = max(0.45, LETTER * max(columns)) * len(columns), 0.4
+    return width + rows + 0.95, max(1.3, height + 0.155 * len(matrix))
+
+
 def _draw(axes: "Axes", matrix: pd.DataFrame, by: str) -> None:
     from matplotlib import colormaps
 
@@ -175,6 +183,6 @@ def _draw(axes: "Axes", matrix: pd.DataFrame, by: str) -> None:
                 f"{value:.3f}" if np.isfinite(value) else "",
                 ha="center",
                 va="center",
-                fontsize="x-small",
+                fontsize="small",
                 color="white" if dark else "black",
             )

@@ -10,9 +10,10 @@ from anndata import AnnData
 from .._errors import InputError, MissingKeyError
 from ._arrows import arrows
 from ._colors import MISSING, OKABE_ITO
-from ._drawing import PANEL_INCHES, RASTER_FROM, STYLE
+from ._drawing import RASTER_FROM, panel_inches, point_size
 from ._perturbation_table import chosen, read
 from ._showing import hand_over
+from ._style import styled, subplots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,20 +93,14 @@ def perturbation_shift(
     >>> figure.axes[0].get_title()
     'A'
     """
-    import matplotlib.pyplot as plt
-
     found = read(adata, key)
     table = arrow_table(adata, found, key, genes, basis, use_rep)
     layout, states = np.asarray(adata.obsm[basis])[:, :2], _states(adata, found["params"])
     names = list(pd.unique(table["label"]))
-    with plt.rc_context(STYLE):
-        figure, grid = plt.subplots(
-            1,
-            len(names),
-            squeeze=False,
-            layout="constrained",
-            figsize=(PANEL_INCHES * len(names), PANEL_INCHES + 0.5),
-        )
+    panel = min(panel_inches(len(names)), 2.4)
+    size = size if size is not None else point_size(len(layout), panel)
+    with styled():
+        figure, grid = subplots(1, len(names), panel * len(names), panel + 0.3, squeeze=False)
         for axes, name in zip(grid[0], names, strict=True):
             _cells(axes, layout, states, size)
             _arrows(axes, table[table["label"] == name], np.ptp(layout[:, 0]))
@@ -197,10 +192,9 @@ def _colors(states: pd.Series) -> dict[str, str]:
     return {start: _START, **{g: _GOALS[i % len(_GOALS)] for i, g in enumerate(goals)}}
 
 
-def _cells(axes: "Axes", layout: np.ndarray, states: pd.Series, size: float | None) -> None:
+def _cells(axes: "Axes", layout: np.ndarray, states: pd.Series, size: float) -> None:
     from matplotlib.patheffects import withStroke
 
-    size = size if size is not None else float(np.clip(12_000 / len(layout), 1.5, 30))
     options: Any = {"s": size, "linewidths": 0, "rasterized": len(layout) > RASTER_FROM}
     none = states.isna().to_numpy()
     _scatter(axes, layout[none], MISSING, zorder=0, **options)
@@ -209,15 +203,24 @@ def _cells(axes: "Axes", layout: np.ndarray, states: pd.Series, size: float | No
         _scatter(axes, layout[(states == name).to_numpy()], color, zorder=1, **options)
     for name in list(colors)[1:]:
         middle = np.median(layout[(states == name).to_numpy()], axis=0)
-        _scatter(axes, middle[None], colors[name], marker="*", s=220, edgecolors="black", zorder=4)
+        _scatter(
+            axes,
+            middle[None],
+            colors[name],
+            marker="*",
+            s=70,
+            edgecolors="black",
+            linewidths=0.5,
+            zorder=4,
+        )
         axes.annotate(
             name,
             middle,
-            xytext=(0, 11),
+            xytext=(0, 6),
             textcoords="offset points",
             ha="center",
             zorder=5,
-            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            path_effects=[withStroke(linewidth=2, foreground="white")],
         )
     axes.set(xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")
@@ -234,7 +237,7 @@ def _arrows(axes: "Axes", table: pd.DataFrame, width: float) -> None:
         angles="xy",
         scale_units="xy",
         scale=1,
-        width=0.005,
+        width=0.006,
         headwidth=4,
         color="black",
         zorder=3,
@@ -246,7 +249,7 @@ def _key(figure: "Figure", states: pd.Series) -> None:
 
     colors = _colors(states) | ({"other": MISSING} if states.isna().any() else {})
     handles = [
-        Line2D([], [], marker="o", linestyle="", markersize=7, color=color, label=name)
+        Line2D([], [], marker="o", linestyle="", markersize=4, color=color, label=name)
         for name, color in colors.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
