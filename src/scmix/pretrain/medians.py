@@ -36,14 +36,15 @@ class MedianSketch:
     Examples
     --------
     >>> import numpy as np
+    >>> from scmix.batches import Sequences
     >>> from scmix.genes import Vocabulary
     >>> from scmix.pretrain import MedianSketch
     >>> vocabulary = Vocabulary.bundled()
     >>> cells = Sequences(np.array([9, 9, 9]), np.array([0, 1, 2, 3]))
     >>> sketch = MedianSketch(vocabulary)
     >>> sketch.add(cells, counts=[1, 2, 50], totals=[1000, 1000, 1000], species=[0, 0, 0])
-    >>> round(float(sketch.medians()[0, 9]))  # the values are 10, 10 and 500 per 10,000
-    10
+    >>> round(float(sketch.medians()[0, 9]))  # of 10, 20 and 500 per 10,000
+    20
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
