@@ -77,3 +77,13 @@ def _choose(held: Mapping, variable: str, kind: str, ending: str) -> str:
 
 def _table(frame: Any) -> pd.DataFrame:
     return frame if isinstance(frame, pd.DataFrame) else frame.to_memory()
+
+
+def check_tables(adata: ad.AnnData) -> None:
+    """Refuse tables that were opened lazily, where :func:`opened` was not called."""
+    if isinstance(adata.obs, pd.DataFrame) and isinstance(adata.var, pd.DataFrame):
+        return
+    raise InputError(
+        "Found obs and var opened lazily; expected tables in memory. Load these two, the counts "
+        "stay where they are: adata.obs, adata.var = adata.obs.to_memory(), adata.var.to_memory()."
+    )

@@ -14,7 +14,6 @@ import torch.distributed as dist
 from scmix._device import choose
 from scmix._errors import InputError, ResourceError
 
-
 _number_of_run = itertools.count()
 
 

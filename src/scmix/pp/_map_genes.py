@@ -13,6 +13,7 @@ from .. import _slots
 from .._errors import InputError
 from .._gene_matching import GeneMatch, OnDuplicate
 from .._gene_names import SeenNames
+from .._opening import check_adata
 from .._writer import is_ours
 from ..genes import SPECIES, Vocabulary
 from ._match_adata import match_adata, names_of
@@ -90,6 +91,7 @@ def map_genes(
     >>> adata.var.loc[["CD3E", "MS4A1"], "ensembl_id"].tolist()
     ['ENSG00000198851', 'ENSG00000156738']
     """
+    check_adata(adata)
     adata = adata.copy() if copy else adata
     vocabulary = _vocabulary(model)
     found, codes = match_adata(

@@ -11,6 +11,7 @@ from anndata import AnnData
 from .._errors import GeneIdError, InputError, MissingKeyError
 from .._gene_matching import GeneMatch, OnDuplicate, match_seen
 from .._gene_names import SeenNames
+from .._opening import check_adata, check_tables
 from ..genes import SPECIES, Vocabulary, species_code, species_codes
 
 logger = logging.getLogger("scmix")
@@ -48,6 +49,8 @@ def match_adata(
     -------
     The gene of every column, and the species code of every cell (int8).
     """
+    check_adata(adata)
+    check_tables(adata)
     _refuse_transposed(adata, vocabulary)
     codes = _given_species(adata, species, species_key)
     seen, origin = _names(adata, vocabulary, gene_ids, on_duplicate)

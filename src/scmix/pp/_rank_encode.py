@@ -11,6 +11,7 @@ from anndata import AnnData
 from .. import _slots
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
+from .._opening import check_adata
 from ..genes import SPECIES, GeneMatch, Vocabulary
 from ..ranks import n_threads, ranks_to_layer
 from ..ranks import rank_encode as rank_counts
@@ -97,6 +98,7 @@ def rank_encode(
     >>> adata.layers["rank"].dtype, int(adata.layers["rank"].max())
     (dtype('uint16'), 512)
     """
+    check_adata(adata)
     adata = adata.copy() if copy else adata
     vocabulary = _vocabulary(model)
     found, codes = match_adata(

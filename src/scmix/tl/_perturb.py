@@ -8,6 +8,7 @@ from anndata import AnnData
 
 from .. import _slots, checkpoints
 from .._gene_matching import OnDuplicate
+from .._opening import opened
 from ..classifiers import CellClassifier
 from ..effects._formulas import formula as formula_of
 from ..perturbations import Edit
@@ -194,19 +195,20 @@ def perturb(
     >>> sorted(scores.symbol), bool((scores.effect > 0).all())
     (['RPL13', 'RPS2'], True)
     """
+    cells, cells_layer = opened(adata, layer)
     loaded = Models.of(model)
     check_target(adata, "uns", key_added, overwrite=overwrite, copy=copy)
     readers = loaded.readers(pool, hidden_layer, n_genes, device, dtype, batch_tokens)
     sets, edit = GeneSets.of(genes, anchor), Edit(kind, readers[0].n_genes, by, unit, readmit)
     limits = {"min_cells": min_cells, "max_cells": max_cells}
     check_choices(effects, limits)
-    states = read_states(adata, state_key, start, goal, other_states, donor_key)
+    states = read_states(cells, state_key, start, goal, other_states, donor_key)
     screen = checked_screen(screen, sets, edit, effects, has_goal=bool(states.names))
     naming: Any = {
         "species": species, "species_key": species_key, "gene_ids": gene_ids,
         "on_duplicate": on_duplicate,
     }  # fmt: skip
-    source = Source.of(adata, loaded.vocabulary, layer, allow_noninteger, naming)
+    source = Source.of(cells, loaded.vocabulary, cells_layer, allow_noninteger, naming)
     check_genes(sets, vectors_of, source, states)
     n_circular = loaded.circular(states, source, state_key)
     warn_circular(n_circular, len(states.cells))

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from .. import _slots, inference
 from .._errors import InputError
+from .._opening import check_adata
 from .._writer import is_ours
 from ..batches import Sequences, add_special
 from ..checkpoints import Model
@@ -160,6 +161,7 @@ def read_out(model: Model, pool: str | None, hidden_layer: int | None) -> tuple[
 
 def check_target(adata: AnnData, slot: str, key: str, *, overwrite: bool, copy: bool) -> None:
     """Refuse, before any work is done, a key that scmix did not write and a copy of a file."""
+    check_adata(adata)
     if copy and adata.isbacked:
         raise InputError(
             "Found copy=True for data in a backed file; expected copy=False, which writes to the "

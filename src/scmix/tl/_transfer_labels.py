@@ -11,6 +11,7 @@ from anndata import AnnData
 from .. import _slots, checkpoints, models
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
+from .._opening import opened
 from ..metrics import has_vector
 from ._label_methods import (
     Method,
@@ -161,7 +162,7 @@ def transfer_labels(
     if center is not None and center not in get_args(Center):
         raise InputError(f"Found center={center!r}; expected None or one of {get_args(Center)}.")
     check_slots(adata, key_added, overwrite=overwrite, copy=copy)
-    labels = read_labels(reference, label_key)
+    labels = read_labels(opened(reference)[0], label_key)
     _warn_shared(adata, reference)
     keys = {"layer": layer, "species_key": species_key, "gene_ids": gene_ids}
     rules = {"on_duplicate": on_duplicate, "allow_noninteger": allow_noninteger}

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
-from .. import _slots, checkpoints
+from .. import checkpoints
 from .._errors import InputError, MissingKeyError
 from .._gene_matching import GeneMatch
+from .._opening import opened
 from ..genes import Vocabulary, species_codes
 from ..metrics import has_vector
 from ..pp._match_adata import match_adata
 from . import _reading
+from ._embedding import embedded
 from ._reading import Reader
 
 PUBLISHED = "published"
@@ -44,20 +46,8 @@ class Side:
 
     def embedded(self, reader: Reader) -> np.ndarray:
         """Vectors of the model, float32; NaN for a cell without a known gene."""
-        vocabulary = reader.model.vocabulary
-        blocks = _slots.iter_sequences(
-            self.adata,
-            vocabulary,
-            match=self._matched(vocabulary),
-            n_genes=reader.n_genes,
-            **self._keys,
-            **self._options,
-        )
-        shape = (self.adata.n_obs, reader.model.config.hidden_size)
-        vectors = np.full(shape, np.nan, dtype=np.float32)
-        for part in reader.read(blocks, self.adata.n_obs):
-            vectors[part.start : part.start + len(part.vectors)] = part.vectors
-        return vectors
+        match = self._matched(reader.model.vocabulary)
+        return embedded(self.adata, reader, match, **self._keys, **self._options).vectors
 
     def stored(self, key: str) -> np.ndarray:
         """An embedding that is there already."""
@@ -95,13 +85,16 @@ def make_sides(
 ) -> tuple[Side, Side]:
     """Both sides; a key is used in those of them that have it, and has to be in one."""
     both = (adata, reference)
+    cells = [opened(one, keys["layer"])[0] for one in both]
     for name, key in keys.items():
-        if key is not None and not any(key in getattr(one, _WHERE[name]) for one in both):
+        has_it = any(key in getattr(one, _WHERE[name]) for one in cells)
+        in_raw = name == "layer" and key == "raw" and any(one.raw is not None for one in both)
+        if key is not None and not has_it and not in_raw:
             raise MissingKeyError(
                 f"Found {name}={key!r}; expected it in {_WHERE[name]} of the query or the "
                 "reference."
             )
-    query, known = (Side(one, _own_keys(one, keys), options) for one in both)
+    query, known = (Side(one, _own_keys(one, keys), options) for one in cells)
     return query, known
 
 

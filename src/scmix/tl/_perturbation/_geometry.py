@@ -1,11 +1,14 @@
 """Where states lie, and what is measured of a cell's movement."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...effects import Formula, Measure
 from ._states import States
+
+_AT_ONCE = 16_384  # cells
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +41,13 @@ class Geometry:
     def of(cls, formula: Formula, vectors: np.ndarray, states: States) -> "Geometry":
         """Make it from the vectors of all cells, `(n_cells, H)`."""
         donor, state, row = states.rows()
-        wide = vectors.astype(np.float64)
-        row_means = _means(wide, row, len(donor))
+        width = vectors.shape[1]
+        row_means = _means(vectors, row, len(donor))
         # not of the states: the mean over all rows, whatever state they are in
-        centre = row_means.mean(axis=0) if formula.centred else np.zeros(wide.shape[1])
-        plain = Measure(centre, np.empty((0, wide.shape[1])))
-        rows = _means(plain.unit(wide), row, len(donor))
-        means = _means(wide, states.state, max(len(states.names), 1))
+        centre = row_means.mean(axis=0) if formula.centred else np.zeros(width)
+        plain = Measure(centre, np.empty((0, width)))
+        rows = _means(vectors, row, len(donor), plain.unit)
+        means = _means(vectors, states.state, max(len(states.names), 1))
         probes = rows if formula.centred else plain.unit(means)
         if not states.names:
             probes = probes[:0]
@@ -64,7 +67,15 @@ class Geometry:
         return member / np.linalg.norm(member @ self.rows)
 
 
-def _means(vectors: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
+def _means(
+    vectors: np.ndarray,
+    group: np.ndarray,
+    n_groups: int,
+    change: Callable[[np.ndarray], np.ndarray] = lambda some: some.astype(np.float64),
+) -> np.ndarray:
+    """Mean vector of each group, some cells at a time so that no copy of all is made."""
     sums = np.zeros((n_groups, vectors.shape[1]))
-    np.add.at(sums, group, vectors)
+    for first in range(0, len(vectors), _AT_ONCE):
+        some = slice(first, first + _AT_ONCE)
+        np.add.at(sums, group[some], change(vectors[some]))
     return sums / np.bincount(group, minlength=n_groups)[:, None]

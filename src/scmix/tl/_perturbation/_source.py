@@ -64,8 +64,10 @@ class Source:
 
     def vectors(self, rows: np.ndarray, reader: Reader) -> np.ndarray:
         """Pooled vectors of some cells, ascending; NaN for cells without genes."""
-        parts = reader.read(self.blocks(rows, reader.n_genes), len(rows))
-        return np.concatenate([part.vectors for part in parts])
+        vectors = np.empty((len(rows), reader.model.config.hidden_size), np.float32)
+        for part in reader.read(self.blocks(rows, reader.n_genes), len(rows)):
+            vectors[part.start : part.start + len(part.vectors)] = part.vectors
+        return vectors
 
     def sequences(self, rows: np.ndarray, n_genes: int) -> Sequences:
         """Ranked genes of some cells, in any order."""
