@@ -39,6 +39,7 @@ def write(
     overwrite: bool = False,
     *,
     replaceable: Collection[tuple[str, str]] = (),
+    stale: Collection[tuple[str, str]] = (),
 ) -> None:
     """Write all results of a call, or none.
 
@@ -53,6 +54,8 @@ def write(
         that a notebook cell can be run again.
     replaceable
         Slots and keys that the caller has found fit to be replaced.
+    stale
+        Slots and keys of an earlier call, which are removed.
 
     Raises
     ------
@@ -73,6 +76,9 @@ def write(
             held = getattr(adata, slot)
             undo.append((slot, key, key in held, held.get(key)))
             held[key] = value.array if isinstance(value, pd.Series) else value
+        for slot, key in stale:
+            undo.append((slot, key, True, getattr(adata, slot)[key]))
+            del getattr(adata, slot)[key]
     except BaseException:  # Ctrl-C as well
         _restore(adata, undo)
         raise

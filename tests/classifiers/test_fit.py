@@ -12,6 +12,7 @@ from scmix._errors import InputError
 from scmix.classifiers import _fit, load
 from scmix.classifiers._fit import Cells, fit
 from scmix.classifiers._recipes import recipe
+from scmix.classifiers._split import divide
 from scmix.classifiers._trainer import Trainer
 from scmix.statistics import fit_temperature
 
@@ -289,3 +290,23 @@ def test_cells_need_genes_and_labels(model, make_cells):
     labels = dataclasses.replace(cells.labels, codes=codes)
     with pytest.raises(InputError, match="without a label"):
         fit(model, Cells(cells.sequences, cells.species, labels, cells.aside), ONE)
+
+
+def test_the_epoch_is_chosen_by_other_cells_than_those_that_calibrate(model, make_cells):
+    cells = make_cells(480)
+    classifier = fit(model, cells, ONE)
+    chooses, calibrates = divide(cells.aside, cells.labels.codes[:, 0], None, ONE.seed)
+    assert not (chooses & calibrates).any()
+    assert classifier.training["n_choosing"] == chooses.sum() == 60
+    labels = classifier.calibration["key0"].labels
+    assert labels.tolist() == cells.labels.codes[calibrates, 0].tolist()
+    assert "epoch chosen on 60 others" in repr(classifier)
+    kept = classifier.history.query("kept").iloc[0]
+    codes = cells.labels.codes[chooses, 0]
+    given = classifier.predict(prepared(classifier, cells)[np.flatnonzero(chooses)], device="cpu")
+    right = (given[0]["key0"].argmax(axis=1) == codes).mean()
+    assert kept.validation_accuracy == pytest.approx(right, abs=0.02)
+
+
+def test_few_cells_choose_and_calibrate(fast):
+    assert "epoch chosen on the same cells" in repr(fast)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scmix._errors import InputError
-from scmix.classifiers._split import by_class, by_group, named, set_aside
+from scmix.classifiers._split import by_class, by_group, divide, named, set_aside
 
 
 @given(st.lists(st.integers(-1, 4), min_size=1, max_size=60), st.integers(0, 3))
@@ -58,5 +58,43 @@ def test_other_names_are_refused(values):
 
 
 def test_one_group_is_no_group():
-    codes = np.zeros(20, int)
-    assert np.array_equal(set_aside(codes, np.ones(20), 0.2, 0), by_class(codes, 0.2, 0))
+    codes = np.zeros((20, 1), int)
+    assert np.array_equal(set_aside(codes, np.ones(20), 0.2, 0), by_class(codes[:, 0], 0.2, 0))
+
+
+def test_a_class_of_any_key_stays_in_training():
+    groups = np.repeat(np.arange(5), 20)
+    for special in range(5):
+        codes = np.tile([[0, 0], [1, 1]], (50, 1))
+        codes[groups == special, 1] = 2
+        assert special not in groups[set_aside(codes, groups, 0.2, 0)]
+    for seed in range(20):
+        codes = np.stack([np.zeros(20, int), np.arange(20) == 7], axis=1).astype(int)
+        aside = set_aside(codes, None, 0.5, seed)
+        assert not aside[7]
+        assert 9 <= aside.sum() <= 10
+
+
+@given(st.integers(0, 3), st.booleans())
+def test_cells_that_choose_do_not_calibrate(seed, grouped):
+    rng = np.random.default_rng(seed)
+    aside, codes = rng.random(600) < 0.5, rng.integers(-1, 3, 600)
+    groups = rng.integers(0, 8, 600) if grouped else None
+    chooses, calibrates = divide(aside, codes, groups, seed)
+    assert np.array_equal(chooses | calibrates, aside)
+    assert not (chooses & calibrates).any()
+    assert min(chooses.sum(), calibrates.sum()) >= 50
+    if grouped:
+        assert not set(groups[chooses]) & set(groups[calibrates])
+    else:
+        for code in range(3):
+            n = [(codes[which] == code).sum() for which in (chooses, calibrates)]
+            assert 0 <= n[1] - n[0] <= 1
+    assert np.array_equal(chooses, divide(aside, codes, groups, seed)[0])
+
+
+def test_few_cells_do_both():
+    aside = np.arange(200) < 99
+    chooses, calibrates = divide(aside, np.zeros(200, int), None, 0)
+    assert np.array_equal(chooses, aside)
+    assert np.array_equal(calibrates, aside)

@@ -394,3 +394,14 @@ def test_log_values_are_refused(query, classifier, unchanged):
     with unchanged(query), pytest.raises(InputError, match='Pass layer="counts"'):
         tl.annotate(query, classifier, label_key="cell_type", **EXACT)
     assert annotate(query, classifier, layer="counts").obs["scmix_label"].notna().all()
+
+
+def test_what_is_stale_goes_with_the_write_or_not_at_all(query, unchanged):
+    from scmix import _slots
+
+    query.obs["old"] = 1.0
+    made = {("uns", "label"): _slots.params()}
+    with unchanged(query), pytest.raises(KeyError, match="missing"):
+        _slots.write(query, made, stale=[("obs", "old"), ("obsm", "missing")])
+    _slots.write(query, made, stale=[("obs", "old")])
+    assert "old" not in query.obs

@@ -81,8 +81,8 @@ def _calibrate(
     logits: np.ndarray,
     vectors: np.ndarray,
 ) -> None:
-    """Measure temperature, distances and scores of a key on the cells set aside."""
-    used = cells.aside & (codes >= 0)
+    """Measure temperature, distances and scores of a key on the cells that calibrate."""
+    used = cells.calibrates & (codes >= 0)
     if not used.any():
         return
     centroids = class_centroids(
@@ -104,12 +104,15 @@ def _calibrate(
 
 
 def _about(base: Model, cells: "Cells", recipe: Recipe, about: dict[str, Any]) -> dict[str, Any]:
+    chosen = recipe.epochs > 0 and recipe.keep == "best"
     return {
         "base": {"name": base.name, "sha256": base.sha256},
         "label_keys": list(cells.labels.classes),
         "species": [SPECIES[code] for code in np.unique(cells.species)],
         "n_training": int((~cells.aside).sum()),
-        "n_validation": int(cells.aside.sum()),
+        "n_validation": int(cells.calibrates.sum()),
+        "n_choosing": int(cells.chooses.sum()) if chosen else 0,
+        "chosen_apart": bool(chosen and not (cells.chooses & cells.calibrates).any()),
         "rare_classes_left_out": cells.labels.dropped,
         "split": "given",
         "recipe": recipe.to_dict(),

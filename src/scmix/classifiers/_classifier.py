@@ -178,6 +178,7 @@ class CellClassifier:
             *(f"  {key}: {_names(names)}" for key, names in self.classes.items()),
             f"  trained on {about['n_training']:,} {' and '.join(about['species'])} cells, "
             f"calibrated on {about['n_validation']:,} ({about['split']})",
+            *_chosen(about),
             f"  from {about['base']['name']!r} by recipe {about['recipe']['name']!r}, "
             f"seed {about['recipe']['seed']}",
         ]
@@ -228,6 +229,14 @@ def load(folder: str | os.PathLike | CellClassifier) -> CellClassifier:
 def n_special(vocabulary: Any) -> int:
     """Most special tokens around the genes of a cell."""
     return max(len(vocabulary.prefix(code)) for code in (0, 1)) + len(vocabulary.suffix())
+
+
+def _chosen(about: dict[str, Any]) -> list[str]:
+    """By which cells the epoch was chosen, where one was."""
+    if not about.get("n_choosing"):
+        return []
+    which = f"{about['n_choosing']:,} others" if about["chosen_apart"] else "the same cells"
+    return [f"  epoch chosen on {which}"]
 
 
 def _names(names: np.ndarray) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from ._lora import add_adapters, merge_adapters
 from ._network import Network, first_tokens, freeze, with_pooler
 from ._recipes import Recipe
 from ._records import make_history
+from ._split import divide
 from ._stream import Stream
 from ._trainer import Trainer
 from ._validation import Best, Validation, in_bf16
@@ -53,6 +54,8 @@ class Cells:
         Whether a cell is set aside to choose and calibrate by.
     groups
         Donor or batch of each cell as a number; None: not known.
+    chooses, calibrates
+        Which of the cells set aside choose the epoch, and which calibrate; all when not given.
     """
 
     sequences: Sequences
@@ -60,6 +63,22 @@ class Cells:
     labels: Labels
     aside: np.ndarray
     groups: np.ndarray | None = None
+    chooses: np.ndarray = None  # type: ignore[assignment]
+    calibrates: np.ndarray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        for name in ("chooses", "calibrates"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, self.aside)
+
+    def divided(self, recipe: Recipe) -> "Cells":
+        """With `chooses` and `calibrates` said; they differ where there is something to choose."""
+        chooses = calibrates = self.aside
+        if recipe.epochs and recipe.keep == "best":
+            chooses, calibrates = divide(
+                self.aside, self.labels.codes[:, 0], self.groups, recipe.seed
+            )
+        return replace(self, chooses=chooses, calibrates=calibrates)
 
 
 def genes_read(model: Model, recipe: Recipe, n_genes: int | None) -> int:
@@ -113,7 +132,7 @@ def fit(
         The loss or a gradient is not finite.
     """
     n_genes = genes_read(model, recipe, n_genes)
-    vocabulary = model.vocabulary
+    vocabulary, cells = model.vocabulary, cells.divided(recipe)
     whole = add_special(
         cells.sequences, vocabulary, cells.species, max_length=n_genes + n_special(vocabulary)
     )
@@ -223,8 +242,7 @@ def _train(
 ) -> None:
     """Train the network and leave it with the weights of the epoch to keep."""
     special_ids, limit = model.vocabulary.special_ids, model.config.max_position_embeddings
-    codes, aside = cells.labels.codes, cells.aside
-    rows = np.flatnonzero(~aside)
+    codes, rows = cells.labels.codes, np.flatnonzero(~cells.aside)
     stream = Stream(
         whole[rows],
         codes[rows],
@@ -235,7 +253,8 @@ def _train(
         seed=recipe.seed,
     )
     bf16 = in_bf16(device, recipe.precision)
-    validation = Validation(whole[aside], codes[aside], special_ids, bf16=bf16)
+    chooses = np.flatnonzero(cells.chooses)
+    validation = Validation(whole[chooses], codes[chooses], special_ids, bf16=bf16)
     step, checkpoint = (last_checkpoint(folder) if saves else None) or (0, None)
     best = Best(
         folder / _BEST if saves else None,
@@ -320,7 +339,8 @@ def _settings(model: Model, cells: Cells, whole: Sequences, recipe: Recipe) -> d
     """What makes a run the same run."""
     digest = hashlib.sha256()
     groups = np.empty(0) if cells.groups is None else cells.groups
-    for values in (whole.tokens, whole.indptr, cells.labels.codes, cells.aside, groups):
+    parts = (whole.tokens, whole.indptr, cells.labels.codes, cells.aside, cells.chooses, groups)
+    for values in parts:
         digest.update(np.ascontiguousarray(values).tobytes())
     classes = {key: list(map(str, names)) for key, names in cells.labels.classes.items()}
     return {

@@ -9,6 +9,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from .._errors import InputError
 
 SMALLEST_SPLIT = 5  # classes with fewer cells are trained on only
+FEWEST_APART = 50  # cells to choose by, and as many to calibrate by
 
 
 def by_class(codes: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -46,7 +47,8 @@ def by_group(codes: np.ndarray, groups: np.ndarray, share: float, seed: int) -> 
     Parameters
     ----------
     codes
-        Class of each cell.
+        Class of each cell (n_cells,), or for several keys (n_cells, n_keys); folds are stratified
+        by the first.
     groups
         Group of each cell, int; at least two different ones.
     share
@@ -61,16 +63,19 @@ def by_group(codes: np.ndarray, groups: np.ndarray, share: float, seed: int) -> 
     n_groups = np.unique(groups).size
     n_folds = int(np.clip(round(1 / share), 2, n_groups))
     folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    table = codes.reshape(len(codes), -1)
     with warnings.catch_warnings():  # that a class has fewer cells than folds: seen to below
         warnings.simplefilter("ignore", UserWarning)
-        offered = [fold for _, fold in folds.split(codes, codes, groups) if fold.size]
-    best = min(offered, key=lambda fold: _cost(codes, fold, share))
-    return np.isin(np.arange(codes.size), best)
+        offered = [fold for _, fold in folds.split(table, table[:, 0], groups) if fold.size]
+    best = min(offered, key=lambda fold: _cost(table, fold, share))
+    return np.isin(np.arange(len(table)), best)
 
 
 def _cost(codes: np.ndarray, fold: np.ndarray, share: float) -> tuple[int, float]:
-    lost = np.setdiff1d(codes, np.delete(codes, fold)).size
-    return lost, abs(fold.size / codes.size - share)
+    """Classes of any key that would be in no training cell, and how far from the share."""
+    kept = np.delete(codes, fold, axis=0)
+    lost = sum(np.setdiff1d(one, left).size for one, left in zip(codes.T, kept.T, strict=True))
+    return lost, abs(fold.size / len(codes) - share)
 
 
 def named(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +110,69 @@ def named(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def set_aside(codes: np.ndarray, groups: np.ndarray | None, share: float, seed: int) -> np.ndarray:
-    """Set aside cells by group where there are groups, else by class."""
+    """Set aside cells by group where there are groups, else by class of the first key.
+
+    Parameters
+    ----------
+    codes
+        Class of each cell for each key (n_cells, n_keys), -1 for none.
+    groups, share, seed
+        As in :func:`by_group`.
+
+    Returns
+    -------
+    Whether a cell is set aside, bool (n_cells,). Where cells are not set aside by group, a class
+    of another key of which no cell would be left stays in training.
+    """
     if groups is not None and np.unique(groups).size > 1:
         return by_group(codes, groups, share, seed)
-    return by_class(codes, share, seed)
+    aside = by_class(codes[:, 0], share, seed)
+    for of_key in codes.T[1:]:
+        aside &= ~np.isin(of_key, np.setdiff1d(of_key[of_key >= 0], of_key[~aside]))
+    return aside
+
+
+def divide(
+    aside: np.ndarray, codes: np.ndarray, groups: np.ndarray | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide the cells set aside: by one half the epoch is chosen, by the other calibrated.
+
+    Whole groups are divided where four or more are set aside, else the cells of each class. What
+    is chosen by its score on some cells does better on them than on others, and would be too sure.
+
+    Parameters
+    ----------
+    aside
+        Which cells are set aside, bool (n_cells,).
+    codes
+        Class of each cell, -1 for none.
+    groups
+        Group of each cell; None: not known.
+    seed
+        Says which.
+
+    Returns
+    -------
+    Which cells choose and which calibrate, bool (n_cells,) each; the same ones where a half would
+    have fewer than 50 cells.
+    """
+    cells = np.flatnonzero(aside)
+    if groups is not None and np.unique(groups[cells]).size >= 4:
+        chooses = by_group(codes[cells], groups[cells], 0.5, seed)
+    else:
+        chooses = _halves(codes[cells], seed)
+    if min(chooses.sum(), (~chooses).sum()) < FEWEST_APART:
+        return aside, aside
+    half = np.zeros(aside.size, bool)
+    half[cells[chooses]] = True
+    return half, aside & ~half
+
+
+def _halves(codes: np.ndarray, seed: int) -> np.ndarray:
+    """Every other cell of each class, in random order; odd ones calibrate."""
+    order = np.random.default_rng([seed, 1]).permutation(codes.size)
+    order = order[np.argsort(codes[order], kind="stable")]
+    place = np.arange(codes.size) - np.searchsorted(codes[order], codes[order])
+    chooses = np.zeros(codes.size, bool)
+    chooses[order] = place % 2 == 1
+    return chooses
