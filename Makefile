@@ -1,6 +1,7 @@
 # make demo    from counts to a table and a picture (demo.png)
-# make test    all tests
-# also: make lint, bench, docs, clean
+# make test    all tests; make test ARGS="tests/tl -k embed" for some
+# also: test-newest, coverage, lint, doctest, spelling, linkcheck, docs, gallery, tables, tutorials,
+#       bench, clean
 #
 # Needs make and Python 3.11 or newer. The first call makes .venv and installs into it; later calls
 # skip that until pyproject.toml or constraints.txt change. Another interpreter or folder:
@@ -14,7 +15,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed-
 
-.PHONY: demo test lint bench docs clean
+NEWEST_ENOUGH := import sys; sys.exit(sys.version_info < (3, 12))
+NEWEST_PYTHON ?= $(shell for p in $(PYTHON) python3.14 python3.13 python3.12; do \
+	$$p -c '$(NEWEST_ENOUGH)' 2>/dev/null && echo $$p && break; done)
+NEWEST ?= .venv-newest
+# The newest releases of what scmix touches; pins of tools stay where pip needs no choice.
+NEWEST_OF := --upgrade --upgrade-strategy eager
+
+.PHONY: demo test test-newest coverage lint doctest spelling linkcheck docs gallery tables
+.PHONY: tutorials bench clean
 
 demo: $(READY)dev
 	@$(BIN)/python tutorials/demo.py
@@ -22,22 +31,51 @@ demo: $(READY)dev
 test: $(READY)dev
 	@$(BIN)/python -m pytest $(ARGS)
 
+test-newest: $(NEWEST)/.installed
+	@$(NEWEST)/bin/python -c "import sys; from importlib.metadata import version as v; print( \
+		'Python', sys.version.split()[0], *(f'{n} {v(n)}' for n in \
+		('anndata', 'pandas', 'numpy', 'scipy', 'scanpy', 'torch')))"
+	@$(NEWEST)/bin/python -m pytest $(ARGS)
+
+coverage: $(READY)dev $(READY)tutorials
+	@$(BIN)/python -m pip install --disable-pip-version-check -q pytest-cov
+	@$(BIN)/python -m pytest --cov=scmix --cov-report=xml --cov-report=term $(ARGS)
+
 lint: $(READY)dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(READY)dev $(READY)bench
-	@for script in benchmarks/bench_*.py; do \
-		echo "== $$script"; $(BIN)/python $$script || exit 1; done
+doctest: $(READY)dev
+	@$(BIN)/python -m pytest src/scmix -q $(ARGS)
+
+spelling: $(READY)docs
+	@$(BIN)/codespell
+
+linkcheck: $(READY)docs
+	@$(BIN)/python -m sphinx -b linkcheck -q docs docs/_build/linkcheck
 
 docs: $(READY)docs
 	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
+gallery: $(READY)docs
+	@$(BIN)/python scripts/draw_gallery.py
+
+tables: $(READY)docs
+	@$(BIN)/python scripts/write_array_types.py
+
+tutorials: $(READY)dev $(READY)tutorials
+	@for notebook in tutorials/*.ipynb; do echo "== $$notebook"; \
+		$(BIN)/jupyter-execute --inplace "$$notebook" || exit 1; done
+
+bench: $(READY)dev $(READY)bench
+	@for script in benchmarks/bench_*.py; do \
+		echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
 clean:
 	rm -rf build dist docs/_build docs/generated .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	rm -rf $(VENV) demo.png
+	rm -rf $(VENV) $(NEWEST) demo.png coverage.xml .coverage
 
 $(READY)%: pyproject.toml constraints.txt
 	@"$(PYTHON)" -c '$(NEW_ENOUGH)' 2>/dev/null || { \
@@ -47,4 +85,14 @@ $(READY)%: pyproject.toml constraints.txt
 		echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing scmix[$*] into $(VENV) (the first time takes some minutes: PyTorch is large)"
 	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@
+
+$(NEWEST)/.installed: pyproject.toml
+	@"$(NEWEST_PYTHON)" -c '$(NEWEST_ENOUGH)' 2>/dev/null || { \
+		echo "test-newest needs Python 3.12 or newer, which was not found. Install one and call:" \
+		"make test-newest NEWEST_PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(NEWEST)/bin/python -m pip --version >/dev/null 2>&1 || { \
+		echo "Making $(NEWEST) with $$($(NEWEST_PYTHON) --version)"; \
+		$(NEWEST_PYTHON) -m venv $(NEWEST); }
+	@$(NEWEST)/bin/python -m pip install --disable-pip-version-check $(NEWEST_OF) -e '.[dev]'
 	@touch $@

@@ -23,6 +23,7 @@ MODELS = {"inference", "_device", "_processes", "checkpoints", "models", "effect
 SLOTS = {"_slots", "_opening", "_count_blocks", "_row_blocks", "_writer"}
 CORE = ARRAYS | NETWORK | MODELS
 BASE = {"_errors", "_lazy", "settings", "_history", "_run_folder"}
+PUBLIC = {"tl", "pretrain", "classifiers", "datasets"}
 HEAVY = {"torch", "transformers", "scanpy", "matplotlib", "umap", "numba", "anndata", "sklearn"}
 
 # rooms -> what they may not import from outside, and which rooms of scmix they may import
@@ -39,6 +40,7 @@ LAYERS: list[tuple[set[str], set[str], set[str]]] = [
     ({"pl"}, {"torch", "transformers"}, SLOTS | {"metrics", "statistics"}),
     ({"pretrain"}, {"scanpy", "matplotlib", "umap"}, CORE | SLOTS | {"pp", "_training"}),
     ({"datasets"}, HEAVY - {"anndata"}, set()),
+    ({"cli", "__main__"}, HEAVY - {"anndata", "torch"}, CORE | PUBLIC | {"cli"}),
 ]
 LAW = {room: (outside, rooms) for members, outside, rooms in LAYERS for room in members}
 
