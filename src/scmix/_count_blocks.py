@@ -97,7 +97,8 @@ def count_blocks(
     """Name of the layer that holds the counts (None for `.X`), and its blocks."""
     if not adata.n_obs or not adata.n_vars:
         raise InputError(
-            f"Found {adata.n_obs} cells and {adata.n_vars} genes; expected at least one of each."
+            f"Found {adata.n_obs} cells and {adata.n_vars} genes; expected at least one of each. "
+            "Filter less, or read the file again."
         )
     layer = counts_layer(adata, layer)
     return layer, row_blocks(adata, layer, block_cells)

@@ -211,10 +211,11 @@ def _wrong_species(seen: SeenNames, who: str, expected: Sequence[str]) -> GeneId
     )
     code = slice(None) if found in (None, "both") else SPECIES.index(found)
     share = (np.atleast_2d(seen.kinds[code]) > 0).any(axis=0).mean()
+    own = f"={found!r} if they are {found} cells" if found in SPECIES else "="
     return GeneIdError(
         f"Found {what} ({share:.0%} of {len(seen.original):,} columns), but {who} "
-        f"{' and '.join(expected)} genes only (recognised: {seen.detection}). Pass the species of "
-        "the cells with species=, or take a model that knows their genes."
+        f"{' and '.join(expected)} genes only (recognised: {seen.detection}). Pass "
+        f"species{own}, or take a model that knows their genes."
     )
 
 

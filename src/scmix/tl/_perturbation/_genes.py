@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -87,9 +88,18 @@ def tokens_of(names: Sequence[str], vocabulary: Vocabulary, code: int) -> np.nda
         raise GeneIdError(
             f"Found {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}: no "
             f"{SPECIES[code]} gene of the model, nor the one-to-one orthologue of one. Expected "
-            "symbols or Ensembl ids; scmix.pp.map_genes shows what the model knows."
+            f"symbols or Ensembl ids.{_alike(missing[0], vocabulary, code)} scmix.pp.map_genes "
+            "shows what the model knows."
         )
     return tokens
+
+
+def _alike(name: str, vocabulary: Vocabulary, code: int) -> str:
+    """Genes whose symbols are spelled almost like a name."""
+    genes = vocabulary.genes
+    symbols = genes.symbol[(genes.species == SPECIES[code]) & (genes.symbol != "")].tolist()
+    close = get_close_matches(name, symbols, n=3, cutoff=0.8)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
 @dataclass(frozen=True, eq=False)

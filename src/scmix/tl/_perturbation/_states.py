@@ -64,7 +64,8 @@ def read_states(
             if not (state == code).any():
                 known = ", ".join(sorted(set(values) - {""})[:10])
                 raise InputError(
-                    f'Found no cell with obs["{state_key}"] == {name!r}; there are {known}.'
+                    f'Found no cell with obs["{state_key}"] == {name!r}; there are {known}. '
+                    "Pass one of these."
                 )
     donors, donor = np.array(["all"]), np.zeros(adata.n_obs, np.int64)
     if donor_key is not None:
@@ -100,7 +101,7 @@ def _names(
         raise InputError(f"Found start={start!r} and goal={goal!r}; expected two states.")
     names = tuple(map(str, (start, goal, *others)))
     if len(set(names)) < len(names):
-        raise InputError(f"Found {', '.join(names)}; expected different states.")
+        raise InputError(f"Found {', '.join(names)}; expected different states. Change one.")
     return names
 
 
