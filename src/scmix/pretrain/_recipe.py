@@ -60,6 +60,14 @@ class Recipe:
     # Chance that a cell goes without its species token, so that the model can do without.
     species_token_dropout: float = 0.15
 
+    # How genes are hidden in place: "mlm": the published 15 % of a batch, as `mask_*` say;
+    # "uniform": `mask_share` of each cell, all shown as <mask>; "mam": as many, chosen by learned
+    # attention (see `maskers.mam`): "adversarial", what is hard to predict, or as "published".
+    masker: str = "mlm"
+    mam_mode: str = "adversarial"
+    mam_latents: int = 32
+    mam_width: int = 64
+
     # Masked language model: share of genes to predict, and how these are shown.
     mask_share: float = 0.15
     mask_masked: float = 0.8
@@ -77,7 +85,7 @@ class Recipe:
     subset_share: tuple[float, float] = (0.3, 1.0)
 
     # SimCSE: contrast of the same masked tokens, read twice with different dropout.
-    # "discounted": genes weigh less the lower they rank; then also the default of `tl.embed`.
+    # "weighted": genes weigh less the lower they rank; then also the default of `tl.embed`.
     simcse_pool: str = "mean"
     simcse_temperature: float = 0.05
     # Which other cells of the batch a cell is told apart from. "dataset" and "species" give no
@@ -154,7 +162,8 @@ class Recipe:
     @property
     def needs(self) -> frozenset[str]:
         """What the corpus must hold beside tokens: {"values"} or nothing."""
-        needs = frozenset({"values"}) if self.value_input != "none" else frozenset()
+        reads = self.value_input != "none" or (self.masker, self.mam_mode) == ("mam", "published")
+        needs = frozenset({"values"}) if reads else frozenset()
         return needs.union(*(OBJECTIVES[name].needs for name in self.objectives))
 
     @property

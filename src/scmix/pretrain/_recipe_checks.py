@@ -25,6 +25,7 @@ OBJECTIVES = {
     "simcse": Kind(("masked", "again")),
     "subset_contrast": Kind(("masked", "subset")),
     "xspecies": Kind(("full", "swapped")),
+    "masked_values": Kind(("valued",), _VALUES),
     "wced": Kind(("part",), _VALUES),
     "poisson": Kind(("part",), _VALUES),
     "value_autoencoder": Kind(("visible",), _VALUES),
@@ -33,14 +34,16 @@ OBJECTIVES = {
 _CHOICES = {
     "vocabulary": ("shared", "separate"),
     "value_input": ("none", "mlp"),
+    "masker": ("mlm", "uniform", "mam"),
+    "mam_mode": ("adversarial", "published"),
     "part_masker": ("subset", "keep_k", "uniform", "nonzero_zero"),
-    "simcse_pool": ("mean", "discounted", "first"),
+    "simcse_pool": ("mean", "weighted", "first"),
     "simcse_negatives": ("all", "species", "dataset"),
-    "subset_contrast_pool": ("mean", "discounted"),
+    "subset_contrast_pool": ("mean", "weighted"),
     "subset_contrast_negatives": ("all", "species", "dataset"),
-    "wced_pool": ("mean", "discounted", "cls"),
+    "wced_pool": ("mean", "weighted", "cls"),
     "wced_sets": ("all", "split"),
-    "poisson_pool": ("mean", "discounted", "cls"),
+    "poisson_pool": ("mean", "weighted", "cls"),
     "restore_draw": ("measured", "detected"),
     "precision": ("bf16", "fp32"),
     "init": ("random", "coexpression"),
@@ -97,6 +100,8 @@ def _check_ranges(recipe: "Recipe") -> None:
         "mask_share": 0 < recipe.mask_share < 1,
         "subset_share": 0 < low <= high <= 1,
         "subset_swapped": 0 <= recipe.subset_swapped <= 1,
+        "mam_latents": recipe.mam_latents >= 2,
+        "mam_width": recipe.mam_width >= 8 and recipe.mam_width % 8 == 0,
         "keep_k": recipe.keep_k >= 1,
         "hide_nonzero": 0 < recipe.hide_nonzero < 1,
         "hide_zero": 0 <= recipe.hide_zero < 1,
@@ -126,6 +131,26 @@ def _check_ranges(recipe: "Recipe") -> None:
 
 
 def _check_pairs(recipe: "Recipe") -> None:
+    _check_part(recipe)
+    readers = {"mlm", "masked_values"} & set(recipe.objectives)
+    if recipe.masker == "mam" and len(readers) != 1:
+        raise InputError(
+            f"Found masker='mam' with objectives {sorted(recipe.objectives)}; a learned masker is "
+            "rewarded by the loss of one: name either mlm or masked_values."
+        )
+    if "masked_values" in readers and recipe.masker == "mlm":
+        raise InputError(
+            "Found masked_values with masker='mlm', which hides genes, not values. "
+            "Pass masker='uniform' or masker='mam'."
+        )
+    if "masked_values" in readers and recipe.positions:
+        raise InputError(
+            "Found masked_values with positions=True: a gene's rank tells its value. "
+            "Pass positions=False."
+        )
+
+
+def _check_part(recipe: "Recipe") -> None:
     n_special = 3  # at most: species or <cls>, <eos>, and one to spare
     part_masker = recipe.part_masker if "part" in views_of(recipe.objectives) else None
     if part_masker == "keep_k" and recipe.keep_k + n_special > recipe.max_length:

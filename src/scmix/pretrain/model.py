@@ -11,6 +11,7 @@ from ..genes import Vocabulary
 from ._model_checks import check_vocabulary
 from ._recipe import Recipe
 from .corpus import Corpus
+from .maskers.learned import LearnedMask
 from .objectives import make_objective
 from .value_inputs import make_value_input
 
@@ -34,6 +35,7 @@ class Pretraining(nn.Module):
             {name: make_objective(name, recipe, encoder.config) for name in recipe.objectives}
         )
         self.weights = dict(recipe.objectives)
+        self.masker = LearnedMask(recipe, encoder.config) if recipe.masker == "mam" else None
 
     @property
     def views(self) -> list[str]:
@@ -48,13 +50,19 @@ class Pretraining(nn.Module):
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Weighted loss, and each objective's own metrics without weights."""
+        choice = None
+        if self.masker is not None:
+            batch, choice = self.masker.hide(self.encoder, batch)
         hidden = {name: self.encode(name, batch["views"][name]) for name in self.views}
         total: Tensor | float = 0.0
         metrics: dict[str, Tensor] = {}
         for name, objective in self.objectives.items():
             loss, own = objective.loss(self.encoder, hidden, batch)
-            own.pop("cells", None)
             total = total + self.weights[name] * loss
+            cells = own.pop("cells", None)
+            if choice is not None and self.masker is not None and name == self.masker.objective:
+                reward, more = self.masker.loss(choice, cells, batch)
+                total, own = total + reward, own | more
             metrics |= own
         return {"loss": total, "metrics": metrics}
 
@@ -75,6 +83,8 @@ class Pretraining(nn.Module):
             added = self.value_input(view["values"]) * view["keep"][:, None]
         else:
             added = None
+        if "context" in view:  # of the published masker
+            added = view["context"] if added is None else added + view["context"]
         return self.encoder(view["tokens"], view["indptr"], added=added)
 
 

@@ -66,9 +66,9 @@ RECIPES = {
         steps=62_500,
     ),
     # TxFM, the smallest published size: 2,048 visible genes with values scaled to 100,000, no
-    # ranks, four residual blocks, all genes predicted; 200 epochs of 1.4 million cells in batches of
-    # 1,536 (8 processes x 192). Published with a CLS token, layer norms before instead of after each
-    # block, layer scale and stochastic depth, which our encoder does not have.
+    # ranks, four residual blocks, all genes predicted; 200 epochs of 1.4 million cells in batches
+    # of 1,536 (8 processes x 192). Published with a CLS token, layer norms before instead of after
+    # each block, layer scale and stochastic depth, which our encoder does not have.
     "txfm": Recipe(
         name="txfm",
         objectives={"poisson": 1.0},
@@ -176,6 +176,30 @@ RECIPES = {
         tokens_per_step=12_288,
         steps=1_000,
     ),
+    # Multinomial attention masking: genes are told, their values hidden where learned attention
+    # finds them hard. Published on scFoundation's encoder; here on ours. "mam-published" is the
+    # released form (128 latents of 256), in which hidden values leak; see `maskers.mam`.
+    "mam": Recipe(
+        name="mam",
+        objectives={"masked_values": 1.0},
+        positions=False,
+        masker="mam",
+        mask_share=0.3,
+        learning_rate=1e-4,
+        steps=50_000,
+    ),
+    "mam-published": Recipe(
+        name="mam-published",
+        objectives={"masked_values": 1.0},
+        positions=False,
+        masker="mam",
+        mam_mode="published",
+        mam_latents=128,
+        mam_width=256,
+        mask_share=0.3,
+        learning_rate=1e-4,
+        steps=50_000,
+    ),
     # The model that ships with scmix: the published objectives, small enough for two processor
     # cores and few cells, and started from the co-expression of genes.
     "scmix-mini": Recipe(
@@ -186,7 +210,7 @@ RECIPES = {
         max_length=1024,
         length_multiple=64,
         tokens_per_step=12_288,
-        simcse_pool="discounted",
+        simcse_pool="weighted",
         simcse_negatives="dataset",
         datasets_per_step=2,
         learning_rate=5e-5,

@@ -10,7 +10,7 @@ from ..batches import Sequences, add_special, positions, ranges
 from ..genes import Vocabulary
 from ._cells import Cells, swap_species
 from ._recipe import Recipe
-from .maskers import Masked, Masker, NonzeroZero, Subset, make_part_masker
+from .maskers import Masked, Masker, NonzeroZero, Subset, Uniform, make_part_masker, masked_as
 from .profiles import Profile
 from .value_views import Asked, expressed, panel
 
@@ -27,6 +27,7 @@ class Views:
     again   the same tokens as in ``masked``: the encoder's dropout makes it another view
     subset  a random part of the cell's genes, nothing hidden; of a share ``recipe.subset_swapped``
             of the cells, written in the other species' genes
+    valued  the cell as it is, with ``hidden``: genes of which the value is to be predicted
     part    the genes that ``recipe.part_masker`` leaves visible, and nothing else
     visible expressed genes that are not hidden, of some cells with thinned counts (`expressed` in
             `value_views`)
@@ -55,6 +56,7 @@ class Views:
             "again": self._again,
             "subset": self._subset,
             "part": self._part,
+            "valued": self._valued,
             "visible": self._visible,
             "panel": self._panel,
             "full": self._full,
@@ -112,9 +114,31 @@ class Views:
         if "subset" in self.builders:
             cells = self._a_part(cells, rng)
         whole, order = _longest_first(self._with_special(cells, species, rng))
-        masked = self.masker(whole.genes.tokens, np.repeat(species[order], whole.lengths), rng)
+        if self.recipe.masker == "mam":  # hides later, in the model
+            out["mask_id"] = self.vocabulary.special["<mask>"]
+            out["views"]["masked"] = self._tensors(whole, order)
+            return
+        tokens = whole.genes.tokens
+        if self.recipe.masker == "uniform":
+            mask_id = self.vocabulary.special["<mask>"]
+            masked = masked_as(tokens, self._hidden_evenly(whole.genes, rng), mask_id)
+        else:
+            masked = self.masker(tokens, np.repeat(species[order], whole.lengths), rng)
         out["targets"] = _targets(masked)
         out["views"]["masked"] = self._tensors(whole.shown_as(masked.tokens), order)
+
+    def _valued(self, out, cells, species, rng, profile) -> None:
+        whole, order = _longest_first(self._with_special(cells, species, rng))
+        view = self._tensors(whole, order)
+        if self.recipe.masker == "uniform":
+            view["hidden"] = torch.from_numpy(self._hidden_evenly(whole.genes, rng))
+        out["views"]["valued"] = view
+
+    def _hidden_evenly(self, whole: Sequences, rng: np.random.Generator) -> np.ndarray:
+        genes = ~self._is_special(whole.tokens)
+        hidden = np.zeros(genes.size, bool)
+        hidden[genes] = Uniform(self.recipe.mask_share)(Cells(whole).kept(genes).genes, rng)
+        return hidden
 
     def _again(self, out, cells, species, rng, profile) -> None:
         out["views"]["again"] = out["views"]["masked"]

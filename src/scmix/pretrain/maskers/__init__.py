@@ -11,7 +11,7 @@ import numpy as np
 from ...batches import Sequences
 from .._recipe import Recipe
 from .keep_k import KeepK
-from .mlm import Masked, Masker
+from .mlm import Masked, Masker, masked_as
 from .nonzero_zero import NonzeroZero
 from .subset import Subset
 from .uniform import Uniform
@@ -25,6 +25,7 @@ __all__ = [
     "Subset",
     "Uniform",
     "make_part_masker",
+    "masked_as",
 ]
 
 

@@ -27,6 +27,12 @@ class Masked:
     labels: np.ndarray
 
 
+def masked_as(tokens: np.ndarray, hidden: np.ndarray, mask_id: int) -> Masked:
+    """A batch with ``<mask>`` wherever genes are hidden (bool, shape ``(T,)``)."""
+    where = np.flatnonzero(hidden)
+    return Masked(np.where(hidden, mask_id, tokens), where, tokens[where])
+
+
 class Masker:
     """Hides a share of the genes: most become ``<mask>``, some another gene, some stay.
 

@@ -14,6 +14,7 @@ from ..._config import Config
 from ...decoders import Settings
 from ...encoder import Encoder
 from .._recipe import Recipe
+from .masked_values import MaskedValues
 from .mlm import MaskedLanguageModel
 from .poisson import PoissonAutoencoder
 from .restore import Restore
@@ -26,6 +27,7 @@ from .xspecies import CrossSpecies
 __all__ = [
     "CrossSpecies",
     "MaskedLanguageModel",
+    "MaskedValues",
     "Objective",
     "PoissonAutoencoder",
     "Restore",
@@ -57,6 +59,7 @@ class Objective(Protocol):
 
 
 _MAKERS: dict[str, Callable[[Recipe, Config], Any]] = {
+    "masked_values": lambda recipe, config: MaskedValues(config.hidden_size),
     "mlm": lambda recipe, config: MaskedLanguageModel(),
     "simcse": lambda recipe, config: SimCSE(
         pool=recipe.simcse_pool,

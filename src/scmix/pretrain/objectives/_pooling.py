@@ -19,7 +19,7 @@ def pooled(encoder: Encoder, hidden: Tensor, view: dict[str, Any], pool: str) ->
     view
         The view.
     pool
-        "mean" or "discounted" (by rank) over genes, special and masked tokens left out; "first":
+        "mean" or "weighted" (by gene and rank) over genes, special and masked tokens left out; "first":
         the pooler's output for the top-ranked gene; "cls": the first token of each cell.
 
     Returns
@@ -31,5 +31,5 @@ def pooled(encoder: Encoder, hidden: Tensor, view: dict[str, Any], pool: str) ->
     if pool == "cls":
         starts = view["place"].new_tensor(view["indptr"][:-1])
         return hidden[starts[view["place"]]].float()
-    discount = pool == "discounted"
-    return encoder.pool(hidden, view["indptr"], view["keep"], discount=discount)[view["place"]]
+    tokens = view["tokens"] if pool == "weighted" else None
+    return encoder.pool(hidden, view["indptr"], view["keep"], tokens=tokens)[view["place"]]

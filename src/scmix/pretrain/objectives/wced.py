@@ -36,7 +36,7 @@ class WholeCellDecoder(nn.Module):
     n_tokens
         Size of the vocabulary.
     pool
-        "mean", "discounted" or "cls".
+        "mean", "weighted" or "cls".
     total
         Counts are scaled to this total.
     sets
