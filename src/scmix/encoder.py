@@ -310,7 +310,7 @@ class Encoder(nn.Module):
         indptr: Tensor | Sequence[int],
         keep: Tensor | None = None,
         *,
-        discount: bool = False,
+        tokens: Tensor | None = None,
     ) -> Tensor:
         """Mean over the tokens of each cell, in fp32.
 
@@ -322,9 +322,12 @@ class Encoder(nn.Module):
             Shape ``(n + 1,)``.
         keep
             Which tokens count, bool, shape ``(T,)``; None: all.
-        discount
-            Weight the token of rank r among those that count by ``1 / log2(1 + r)``, as
-            discounted cumulative gain does (Järvelin & Kekäläinen, 2002).
+        tokens
+            The tokens, shape ``(T,)``, for a weighted mean: the token of rank r among those that
+            count weighs the length of its word embedding (layer normalisation makes all tokens
+            equally long, so the encoder itself cannot say that a gene matters less), divided by
+            ``log2(1 + r)`` as in discounted cumulative gain (Järvelin & Kekäläinen, 2002). None:
+            all weigh the same.
 
         Returns
         -------
@@ -336,10 +339,12 @@ class Encoder(nn.Module):
         if keep is None:
             keep = torch.ones(len(x), dtype=torch.bool, device=x.device)
         weights = keep.to(x)
-        if discount:
+        if tokens is not None:
+            lengths = torch.linalg.vector_norm(self.bert.embeddings.word_embeddings.weight, dim=1)
             before = F.pad(keep.cumsum(0), (1, 0))
             rank = before[1:] - before[offsets[:-1]].repeat_interleave(offsets.diff())
-            weights = weights / torch.log2(1 + rank.clamp(min=1))
+            lengths = lengths.to(x)[tokens.to(lengths.device)].to(x.device)
+            weights = weights * lengths / torch.log2(1 + rank.clamp(min=1))
         total = torch.segment_reduce(weights, "sum", offsets=offsets)
         x = x * weights[:, None]
         return torch.segment_reduce(x, "sum", offsets=offsets, axis=0) / total[:, None]

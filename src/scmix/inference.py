@@ -19,8 +19,8 @@ from scmix._errors import InputError, ModelFileError, ResourceError
 from scmix.batches import Sequences, pack, ranges
 from scmix.encoder import Encoder
 
-Pool = Literal["mean", "discounted", "cls", "first", "pooler", "tokens"]
-POOLS = ("mean", "discounted", "cls", "first", "pooler", "tokens")
+Pool = Literal["mean", "weighted", "cls", "first", "pooler", "tokens"]
+POOLS = ("mean", "weighted", "cls", "first", "pooler", "tokens")
 
 # Tokens of a batch for an encoder of width 256. On CPU what a batch computes should stay in cache.
 BATCH_TOKENS = {"cpu": 8_192, "cuda": 131_072, "mps": 16_384}
@@ -52,10 +52,10 @@ def run(
     sequences
         Tokens of each cell, special tokens included.
     special_ids
-        Tokens that are not genes: "mean", "discounted" and "first" leave them out.
+        Tokens that are not genes: "mean", "weighted" and "first" leave them out.
     pool
-        "mean" over the genes of a cell; "discounted": the same, with weights that fall with the
-        rank of the gene (see :meth:`scmix.encoder.Encoder.pool`); "cls": the ``<cls>`` token in
+        "mean" over the genes of a cell; "weighted": the same, with weights by gene
+        and by its rank (see :meth:`scmix.encoder.Encoder.pool`); "cls": the ``<cls>`` token in
         front; "first": the gene of highest rank; "pooler": the checkpoint's pooler on the token in
         front, as Geneformer and transformers do it; "tokens": no pooling.
     layer
@@ -278,10 +278,10 @@ def _pooled(
         return hidden
     if hidden.device.type == "mps":  # has no segment_reduce
         hidden = hidden.cpu()
-    if pool in ("mean", "discounted"):
+    if pool in ("mean", "weighted"):
         keep = None if is_gene.all() else torch.from_numpy(is_gene).to(hidden.device)
-        discount = pool == "discounted"
-        return model.pool(hidden, torch.from_numpy(part.indptr), keep, discount=discount)
+        tokens = torch.from_numpy(part.tokens) if pool == "weighted" else None
+        return model.pool(hidden, torch.from_numpy(part.indptr), keep, tokens=tokens)
     front = part.indptr[:-1]
     if pool == "first":
         genes = np.flatnonzero(is_gene)

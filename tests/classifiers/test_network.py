@@ -30,7 +30,7 @@ def batch(model, make_cells):
     return cells, as_batch(cells, model.vocabulary.special_ids, 24)
 
 
-@pytest.mark.parametrize("pool", ["mean", "discounted"])
+@pytest.mark.parametrize("pool", ["mean", "weighted"])
 def test_logits_are_those_of_inference_and_heads(model, batch, pool):
     cells, tensors = batch
     network = make(model, pool=pool)

@@ -61,7 +61,7 @@ class Model:
     def default_pool(self) -> str:
         """How `tl.embed` pools the genes of a cell: as the model's contrast did in training."""
         pool = self.manifest.get("recipe", {}).get("simcse_pool")
-        return pool if pool == "discounted" else "mean"
+        return "weighted" if pool in ("weighted", "discounted") else "mean"
 
     @property
     def n_parameters(self) -> int:

@@ -29,7 +29,7 @@ class Network(nn.Module):
     sizes
         Number of classes of each key.
     pool
-        "mean" over the genes, "discounted" by rank, or "pooler".
+        "mean" over the genes, "weighted" by rank, or "pooler".
     hidden_layer
         Hidden state that is pooled, counted from 0.
     gene_votes
@@ -74,10 +74,9 @@ class Network(nn.Module):
         ]
 
     def _pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
-        if self.pool in ("mean", "discounted"):
-            return self.encoder.pool(
-                hidden, batch["indptr"], batch["is_gene"], discount=self.pool == "discounted"
-            )
+        if self.pool in ("mean", "weighted"):
+            tokens = batch["tokens"] if self.pool == "weighted" else None
+            return self.encoder.pool(hidden, batch["indptr"], batch["is_gene"], tokens=tokens)
         starts = torch.as_tensor(batch["indptr"][:-1], device=hidden.device)
         return self.encoder.pooler(hidden[starts]).float()
 

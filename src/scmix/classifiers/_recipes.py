@@ -8,7 +8,7 @@ from typing import Any
 from .._errors import InputError
 
 _CHOICES = {
-    "pool": ("auto", "mean", "discounted", "pooler"),
+    "pool": ("auto", "mean", "weighted", "pooler"),
     "balance": ("none", "weights", "sampling"),
     "schedule": ("linear", "cosine", "constant"),
     "keep": ("best", "last"),
@@ -28,7 +28,7 @@ class Recipe:
     """
 
     name: str
-    # What stands for a cell: the mean over its genes ("mean", "discounted" by rank, or "auto": as
+    # What stands for a cell: the mean over its genes ("mean", "weighted" by rank, or "auto": as
     # the model was trained), or the pooler on its first token, which is what
     # `transformers.BertForSequenceClassification` computes; and the hidden state it is taken from.
     pool: str = "auto"

@@ -17,7 +17,7 @@ from ._edits import Edits, cuts, whole_cells
 from ._originals import Originals, distinct, rows_of, shortened
 from ._plan import Plan
 
-POOLS = ("mean", "discounted", "cls")
+POOLS = ("mean", "weighted", "cls")
 _BATCHES_AT_ONCE = 16  # enough for packing by length; the edited tokens of these are in memory
 
 
@@ -71,8 +71,8 @@ class Engine:
     layer
         Index into the hidden states.
     pool
-        "mean" over the genes, "discounted" (the same with weights that fall with the rank, counted
-        among the genes that are pooled), or "cls".
+        "mean" over the genes, "weighted" (by gene and by rank, counted among the genes that are
+        pooled), or "cls".
     leave_out, same_genes
         As in :class:`scmix.effects.Formula`.
     by_token
@@ -185,7 +185,7 @@ class Engine:
             where = ranges(read.indptr[rows], part.lengths)
             hidden = self._hidden(part)
             before[rows] = self._originals_of(edits, rows, originals).cpu().numpy()
-            after[rows] = self._pooled(hidden, part.indptr, keep[where]).cpu().numpy()
+            after[rows] = self._pooled(hidden, part, keep[where]).cpu().numpy()
             if self.by_token:
                 cosine[where] = self._compare(hidden, originals, base[where])
 
@@ -199,17 +199,18 @@ class Engine:
         if self.pool == "cls":
             return rows_of(originals.first, which)
         lengths = originals.lengths[which]
-        hidden = rows_of(originals.genes, ranges(originals.indptr[which], lengths))
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        where = ranges(originals.indptr[which], lengths)
+        genes = Sequences(originals.tokens[where], np.concatenate([[0], np.cumsum(lengths)]))
         stays = edits.stays[ranges(edits.start[rows], lengths)]
-        return self._pooled(hidden, indptr, stays if self.leave_out else np.ones_like(stays))
+        keep = stays if self.leave_out else np.ones_like(stays)
+        return self._pooled(rows_of(originals.genes, where), genes, keep)
 
-    def _pooled(self, hidden: Tensor, indptr: np.ndarray, keep: np.ndarray) -> Tensor:
+    def _pooled(self, hidden: Tensor, read: Sequences, keep: np.ndarray) -> Tensor:
         if self.pool == "cls":
-            return rows_of(hidden, indptr[:-1])
+            return rows_of(hidden, read.indptr[:-1])
         kept = torch.from_numpy(keep).to(hidden.device)
-        discount = self.pool == "discounted"
-        return self.encoder.pool(hidden, torch.from_numpy(indptr), kept, discount=discount)
+        tokens = torch.from_numpy(read.tokens) if self.pool == "weighted" else None
+        return self.encoder.pool(hidden, torch.from_numpy(read.indptr), kept, tokens=tokens)
 
     def _effects(
         self,

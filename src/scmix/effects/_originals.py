@@ -16,7 +16,9 @@ class Originals:
     Parameters
     ----------
     indptr
-        Where the genes of each cell lie in `genes`, `(n + 1,)`.
+        Where the genes of each cell lie in `tokens` and `genes`, `(n + 1,)`.
+    tokens
+        Every gene, `(T,)`.
     genes
         Hidden state of every gene, float32 `(T, H)`.
     first
@@ -24,6 +26,7 @@ class Originals:
     """
 
     indptr: np.ndarray
+    tokens: np.ndarray
     genes: Tensor
     first: Tensor
 
@@ -32,7 +35,8 @@ class Originals:
         """Take apart the hidden states of all tokens, special ones included."""
         ends = np.concatenate([[0], np.cumsum(is_gene)])[read.indptr]
         front = np.minimum(read.indptr[:-1], max(len(hidden) - 1, 0))  # of no use in an empty cell
-        return cls(ends, rows_of(hidden, np.flatnonzero(is_gene)), rows_of(hidden, front))
+        genes = np.flatnonzero(is_gene)
+        return cls(ends, read.tokens[genes], rows_of(hidden, genes), rows_of(hidden, front))
 
     @property
     def lengths(self) -> np.ndarray:

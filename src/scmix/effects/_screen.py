@@ -114,7 +114,7 @@ class Screen:
 
             def movement(bias: Tensor, genes: np.ndarray) -> Tensor:
                 hidden = self._hidden(embedded, indptr, bias)
-                return self._movement(self._pooled(hidden, weight, indptr, genes))
+                return self._movement(self._pooled(hidden, weight, read, genes))
 
             moved = movement(weight, pooled if self.leave_out else is_gene)
             moved = moved - movement(absent, pooled)
@@ -135,26 +135,27 @@ class Screen:
         indptr = torch.from_numpy(read.indptr)
         with torch.enable_grad():
             hidden = self._hidden(embedded, indptr, weight)
-            movement = self._movement(self._pooled(hidden, weight, indptr, is_gene)).sum()
+            movement = self._movement(self._pooled(hidden, weight, read, is_gene)).sum()
             by_weight, by_embedding = torch.autograd.grad(
                 movement, (weight, embedded), allow_unused=True, materialize_grads=True
             )
         return by_weight.double().cpu().numpy(), by_embedding.float(), embedded.detach()
 
     def _pooled(
-        self, hidden: Tensor, weight: Tensor, indptr: Tensor, is_gene: np.ndarray
+        self, hidden: Tensor, weight: Tensor, read: Sequences, is_gene: np.ndarray
     ) -> Tensor:
+        indptr = torch.from_numpy(read.indptr)
         if self.pool == "cls":
             return hidden[indptr[:-1][indptr.diff() > 0].to(hidden.device)]
         keep = torch.from_numpy(is_gene).to(hidden.device)
-        discount = self.pool == "discounted"
-        vectors = self.encoder.pool(hidden, indptr, keep, discount=discount)
+        tokens = torch.from_numpy(read.tokens) if self.pool == "weighted" else None
+        vectors = self.encoder.pool(hidden, indptr, keep, tokens=tokens)
         if not self.leave_out:  # a token that weighs less counts less in the mean too
             apart = (
                 hidden - vectors.repeat_interleave(indptr.diff().to(hidden.device), 0)
             ).detach()
             apart = apart * weight[:, None].float()
-            share = self.encoder.pool(apart, indptr, keep, discount=discount)
+            share = self.encoder.pool(apart, indptr, keep, tokens=tokens)
             vectors = vectors + share
         return vectors[(indptr.diff() > 0).to(hidden.device)]
 

@@ -76,10 +76,10 @@ def embed(
     allow_noninteger
         Accept fractional counts, such as those corrected for ambient RNA.
     pool
-        `"mean"` over the cell's genes; `"discounted"`: the mean with weight `1 / log2(1 + rank)`,
-        so that the most distinctive genes count most; `"first"`: the gene of highest rank;
+        `"mean"` over the cell's genes; `"weighted"`: a gene weighs the length of its word
+        embedding divided by `log2(1 + rank)`, so that distinctive genes count most; `"first"`: the gene of highest rank;
         `"cls"`, where the vocabulary has one; `"pooler"`, where the model has one. When not given:
-        what the model was trained with (`default_pool`): `"discounted"` for scmix-mini, otherwise
+        what the model was trained with (`default_pool`): `"weighted"` for scmix-mini, otherwise
         `"mean"`.
     hidden_layer
         Which hidden state is pooled, see above. Layers behind it are not run. When not given: the
@@ -133,7 +133,7 @@ def embed(
     """
     if pool == "tokens":
         raise InputError(
-            "Found pool='tokens', which gives a vector per token; expected 'mean', 'discounted', "
+            "Found pool='tokens', which gives a vector per token; expected 'mean', 'weighted', "
             "'first', 'cls' or 'pooler'. For genes there is scmix.tl.gene_embeddings."
         )
     cells, cells_layer = opened(adata, layer)

@@ -144,7 +144,7 @@ def perturb(
     layer, species, species_key, gene_ids, on_duplicate, allow_noninteger
         As in `scmix.tl.embed`.
     pool, hidden_layer, n_genes
-        As in `scmix.tl.embed`; pools are `"mean"`, `"discounted"` and `"cls"`.
+        As in `scmix.tl.embed`; pools are `"mean"`, `"weighted"` and `"cls"`.
     key_added
         Key of `uns`.
     device, dtype, batch_tokens
