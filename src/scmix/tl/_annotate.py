@@ -11,6 +11,7 @@ from anndata import AnnData
 from .. import _slots, classifiers
 from .._errors import MissingKeyError
 from .._gene_matching import OnDuplicate
+from .._opening import opened
 from .._writer import is_ours
 from ..genes import SPECIES
 from ..pp._match_adata import match_adata
@@ -144,6 +145,7 @@ def annotate(
     True
     """
     check_rules(reject, sets, by_class)
+    cells, cells_layer = opened(adata, layer)
     loaded = classifiers.load(classifier)
     names = _names(loaded.label_keys, label_key, key_added)
     limits: Any = {"reject": reject, "sets": sets, "alpha": alpha, "by_class": by_class}
@@ -151,7 +153,7 @@ def annotate(
         key: make_rule(loaded.calibration.get(key), key, loaded.classes[key], **limits)
         for key in names
     }
-    voters = find_voters(adata, smooth)
+    voters = find_voters(cells, smooth)
     for name in names.values():
         check_slots(adata, name, overwrite=overwrite, copy=copy)
     genes: Any = {
@@ -160,13 +162,13 @@ def annotate(
         "gene_ids": gene_ids,
         "on_duplicate": on_duplicate,
     }
-    counts: Any = {"layer": layer, "allow_noninteger": allow_noninteger}
+    counts: Any = {"layer": cells_layer, "allow_noninteger": allow_noninteger}
     vocabulary = loaded.model.vocabulary
-    match = match_adata(adata, vocabulary, **genes)
+    match = match_adata(cells, vocabulary, **genes)
     found = predict(
         loaded,
         _slots.iter_sequences(
-            adata, vocabulary, match=match, n_genes=loaded.n_genes, **genes, **counts
+            cells, vocabulary, match=match, n_genes=loaded.n_genes, **genes, **counts
         ),
         adata.n_obs,
         names,
@@ -176,7 +178,7 @@ def annotate(
         batch_tokens=batch_tokens,
     )
     about = {
-        "params": _params(loaded, limits, smooth=smooth, **genes, **counts),
+        "params": _params(loaded, limits, smooth=smooth, **genes, **counts | {"layer": layer}),
         "n_seen": int(found.seen.sum()),
         "caveat": _caveat(loaded, match[1]),
     }
@@ -187,9 +189,7 @@ def annotate(
     _warn(about, adata.n_obs)
     target = adata.copy() if copy else adata
     stale = _stale(target, names.values(), slots)
-    _slots.write(target, slots, overwrite=overwrite)
-    for slot, name in stale:
-        del getattr(target, slot)[name]
+    _slots.write(target, slots, overwrite=overwrite, stale=stale)
     return target if copy else None
 
 

@@ -15,6 +15,7 @@ from anndata import AnnData
 from .. import _slots, checkpoints
 from .._errors import InputError, MissingKeyError
 from .._gene_matching import OnDuplicate
+from .._opening import opened
 from ..batches import Sequences, concat
 from ..classifiers import CellClassifier, Recipe
 from ..classifiers import recipe as make_recipe
@@ -47,7 +48,9 @@ def fine_tune(
     """Train a classifier of cells: a pretrained encoder, fine-tuned with a head for each label key.
 
     `adata` is read, never written. A part of the cells is set aside, by whole donors or batches
-    where `groups` names them; on these the best epoch is chosen and the classifier is calibrated.
+    where `groups` names them; on one half of these the best epoch is chosen, on the other the
+    classifier is calibrated (on the same where a half has fewer than 50 cells: printing the
+    classifier says so).
     Cells that are to judge it must not be in `adata`, or be "test" in `validation_key`.
 
     Parameters
@@ -110,6 +113,7 @@ def fine_tune(
     >>> classifier.label_keys
     ('cell_type',)
     """
+    adata, layer = opened(adata, layer)
     chosen = make_recipe(recipe, seed=seed, **settings)
     plan = _plan(adata, label_key, groups, validation_key, chosen)
     loaded = checkpoints.load(model)
@@ -182,7 +186,7 @@ def _plan(
             stacklevel=3,
         )
         donors = None
-    aside = set_aside(labels.codes[:, 0], donors, recipe.validation_share, recipe.seed)
+    aside = set_aside(labels.codes, donors, recipe.validation_share, recipe.seed)
     split = "a share of every class" if donors is None else f"whole groups of {groups!r}"
     return _Plan(rows, labels, donors, aside, split)
 
