@@ -10,6 +10,7 @@ from .corpus import Corpus
 from .sampling import Sampler
 
 _POSITIONS = 0.02  # what a token is counts before where it stands
+_UNSEEN = 0.1  # length of a gene that was never seen, beside the median of those that were
 
 
 @torch.no_grad()
@@ -18,10 +19,11 @@ def start_from_coexpression(
 ) -> int:
     """Overwrite the embeddings of the genes seen with :func:`coexpression_embeddings`.
 
-    Every row is centred on zero and gets the spread of the normal start
-    (``initializer_range``), so that the layers above see numbers of the size they are made for.
-    What is added to every token alike starts near zero: positions 50 times smaller than usual, the
-    token type at zero.
+    Every row is centred on zero. The median row has the spread of the normal start
+    (``initializer_range``); others are longer or shorter, as much as their genes take part in the
+    components, which is what ``pool="weighted"`` weighs genes by. Genes never seen keep their
+    random direction and become short. What is added to every token alike starts near zero:
+    positions 50 times smaller than usual, the token type at zero.
 
     Parameters
     ----------
@@ -36,7 +38,7 @@ def start_from_coexpression(
 
     Returns
     -------
-    Number of genes that were set; the others keep their random start.
+    Number of genes that were set.
     """
     embeddings = encoder.bert.embeddings
     weight = embeddings.word_embeddings.weight
@@ -44,13 +46,17 @@ def start_from_coexpression(
         corpus, weight.shape[1], max_genes=max_genes, seed=seed
     )
     vectors = vectors - vectors.mean(1, keepdims=True)
-    spread = vectors.std(1, keepdims=True)
-    seen = spread[:, 0] > 0
-    scaled = encoder.config.initializer_range * vectors[seen] / spread[seen]
-    weight[torch.from_numpy(genes[seen])] = torch.from_numpy(scaled).to(weight)
+    spread = vectors.std(1)
+    vectors *= encoder.config.initializer_range / np.median(spread[spread > 0])
+    weight[_gene_tokens(corpus)] *= _UNSEEN
+    weight[torch.from_numpy(genes)] = torch.from_numpy(vectors).to(weight)
     embeddings.position_embeddings.weight.mul_(_POSITIONS)
     embeddings.token_type_embeddings.weight.zero_()
-    return int(seen.sum())
+    return len(genes)
+
+
+def _gene_tokens(corpus: Corpus) -> torch.Tensor:
+    return torch.from_numpy(corpus.vocabulary.species_of_token.any(axis=0).nonzero()[0])
 
 
 def coexpression_embeddings(
@@ -67,8 +73,8 @@ def coexpression_embeddings(
     A cell's value for its gene of rank r is ``1 / log2(1 + r)``, divided by the sum over the cell.
     Each data set and species is centred on its own, so that genes do not look alike for being of
     one species or one data set, and weighs by the square root of its number of cells. Genes are
-    divided by their root mean square to the power 0.75, so that rare ones count too, and
-    components by the square root of their singular value, so that small programs count too.
+    divided by their root mean square to the power 0.6, so that rare ones count too. The length of a
+    gene's vector is what the components explain of its values.
 
     Parameters
     ----------
@@ -95,12 +101,12 @@ def coexpression_embeddings(
     often = np.flatnonzero(ranks.getnnz(axis=0) >= min_cells)
     ranks = ranks[:, often]
     mean_square = np.asarray(ranks.multiply(ranks).mean(0)).ravel()
-    scale = (mean_square**-0.375).astype(np.float32)
+    scale = (mean_square**-0.3).astype(np.float32)
     group = corpus.dataset[rows].astype(np.int64) * 2 + corpus.species[rows]
     n = max(min(n_components, len(often) - 1, len(rows) - 1), 1)
-    singular, loadings = principal_components(ranks @ sp.diags(scale), group, n, seed=seed)
+    _, loadings = principal_components(ranks @ sp.diags(scale), group, n, seed=seed)
     vectors = np.zeros((len(often), n_components), np.float32)
-    vectors[:, :n] = loadings / np.sqrt(np.maximum(singular, 1e-12)) * scale[:, None]
+    vectors[:, :n] = loadings * scale[:, None]
     return often, vectors
 
 
