@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scmix.batches import Sequences
-from scmix.pretrain import recipe
+from scmix.pretrain import build_corpus, recipe
 from scmix.pretrain._cells import Cells, swap_species
 from scmix.pretrain.stream import Stream
 from scmix.pretrain.views import Views
@@ -150,3 +150,73 @@ def test_processes_share_the_batches(corpus):
     for step in range(3):
         for rank, stream in enumerate(ranks):
             assert stream.batch(step)["rows"] == alone.batch(2 * step + rank)["rows"]
+
+
+@pytest.fixture(scope="module")
+def whole(files, vocabulary, tmp_path_factory):
+    """A corpus with all genes and their counts."""
+    out = tmp_path_factory.mktemp("whole") / "corpus"
+    options = {"vocabulary": vocabulary, "min_genes": 5, "n_genes": None, "values": True}
+    return build_corpus(files, out, **options)
+
+
+VALUED = {"max_length": 40, "tokens_per_step": 600, "subset_swapped": 0.5, "masker": "uniform"}
+
+
+def test_every_shown_gene_has_its_own_value(whole):
+    settings = recipe("wced-rank", **VALUED)
+    batch = Stream(whole, settings, ("masked", "part", "full", "subset", "swapped")).batch(2)
+    voc = whole.vocabulary
+    for name, view in batch["views"].items():
+        tokens = cells_of(view)
+        values = cells_of({**view, "tokens": view["values"]})
+        for row, genes, found in zip(batch["rows"], tokens, values, strict=True):
+            scaled = 1e4 * whole.counts([row]) / whole.totals[row]
+            value = dict(zip(whole.sequences([row])[0].tolist(), np.log1p(scaled), strict=True))
+            own = int(whole.species[row])
+            other = {voc.orthologues[1 - own, gene]: v for gene, v in value.items()}
+            expected = [value.get(gene, other.get(gene, 0.0)) for gene in genes.tolist()]
+            if name in ("masked", "part", "full"):
+                expected = [value.get(gene, 0.0) for gene in genes.tolist()]
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
+            assert (found[np.isin(genes, voc.special_ids)] == 0).all()
+
+
+@pytest.mark.parametrize("masker", ["subset", "keep_k", "uniform", "nonzero_zero"])
+def test_a_part_and_what_it_hides_make_the_cell(whole, masker):
+    settings = recipe(
+        "wced-rank", part_masker=masker, keep_k=5, hide_zero=0.2, subset_share=(0.2, 0.6), **VALUED
+    )
+    batch = Stream(whole, settings, ("part",)).batch(0)
+    hidden, bounds = batch["hidden"], batch["hidden"]["indptr"]
+    for i, (row, shown) in enumerate(
+        zip(batch["rows"], cells_of(batch["views"]["part"]), strict=True)
+    ):
+        shown = shown[~np.isin(shown, whole.vocabulary.special_ids)]
+        mine = slice(bounds[i], bounds[i + 1])
+        tokens, values = hidden["tokens"][mine].numpy(), hidden["values"][mine].numpy()
+        cell = whole.sequences([row])[0]
+        assert sorted([*shown, *tokens[values > 0]]) == sorted(cell)
+        zeros = tokens[values == 0]
+        assert (len(zeros) > 0) == (masker == "nonzero_zero")
+        assert not np.isin(zeros, cell).any()
+        assert whole.measured_genes[whole.group([row])[0], zeros].all()
+        if masker == "keep_k":
+            assert len(shown) == min(5, len(cell))
+
+
+def test_profile_is_the_whole_cell(whole):
+    batch = Stream(whole, recipe("wced-rank", **VALUED), ("part",)).batch(1)
+    profile, rows = batch["profile"], np.array(batch["rows"])
+    np.testing.assert_array_equal(profile["tokens"], whole.sequences(rows).tokens)
+    np.testing.assert_array_equal(profile["counts"], whole.counts(rows))
+    np.testing.assert_array_equal(profile["totals"], whole.totals[rows])
+    measured = profile["measured"][profile["group"]].numpy()
+    np.testing.assert_array_equal(measured, whole.measured_genes[whole.group(rows)])
+
+
+def test_a_batch_of_parts_has_as_many_cells_as_parts_fit(whole):
+    few = recipe("wced-rank", part_masker="keep_k", keep_k=5, **VALUED)
+    batch = Stream(whole, few, ("part",)).batch(0)
+    assert 500 < batch["views"]["part"]["indptr"][-1] <= 600
+    assert len(batch["rows"]) > 2 * len(Stream(whole, few, ("part", "full")).batch(0)["rows"])

@@ -1,6 +1,7 @@
 """The learned masker at work: it hides genes of a view that the loader left whole."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from .mam import Choice, MultinomialAttention, Segments
 
 _N_WAVES = 8
 
-Batch = dict[str, Any]
+Batch = Mapping[str, Any]
 
 
 class LearnedMask(nn.Module):

@@ -35,7 +35,7 @@ class Uniform:
         return choose(cells, n_hidden(cells.lengths, self.share), rng)
 
 
-def n_hidden(lengths: np.ndarray, share: float) -> np.ndarray:
+def n_hidden(lengths: np.ndarray, share: float | np.ndarray) -> np.ndarray:
     """Genes to hide of each cell: the share, rounded, and not all."""
     return np.minimum(np.rint(share * lengths).astype(np.int64), np.maximum(lengths - 1, 0))
 
