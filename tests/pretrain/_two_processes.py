@@ -11,11 +11,18 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from scmix._history import History
+from scmix.pretrain import Corpus, recipe, train
 from scmix.pretrain import _distributed as distributed
-from scmix.pretrain import train
+from scmix.pretrain._sharding import whole
+from scmix.pretrain.model import make_model
 from scmix.pretrain.objectives.simcse import nt_xent
+from scmix.pretrain.stream import Stream
 
 RANK = int(os.environ.get("RANK", "0"))
 
@@ -58,6 +65,28 @@ def pretrain(corpus: str, out: str, options: dict, kill_after: int | None = None
     train(corpus, out, **options)
 
 
+def sharded(corpus: str, out: str, options: dict) -> None:
+    """Loss, a gradient, parts called on their own and the whole weights, with FSDP's shards."""
+    dist.init_process_group("gloo")
+    opened, settings = Corpus.open(corpus), recipe(**options)
+    model = make_model(opened.vocabulary, settings).eval()
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    for layer in model.encoder.bert.encoder.layer:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    batch = Stream(opened, settings, model.views, rank=RANK, world=2).batch(0)
+    loss = model(batch)["loss"]
+    loss.backward()
+    gradient = model.encoder.bert.embeddings.word_embeddings.weight.grad.full_tensor()
+    with whole(model), torch.no_grad():
+        hidden = model.encode("masked", batch["views"]["masked"])
+    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    results = {"loss": loss.detach()[None], "gradient": gradient, "hidden": hidden, **state}
+    save_file(results, Path(out, f"{RANK}.safetensors"))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"contrast": contrast, "pretrain": pretrain}[sys.argv[1]](**json.loads(sys.argv[2]))
+    {"contrast": contrast, "pretrain": pretrain, "sharded": sharded}[sys.argv[1]](
+        **json.loads(sys.argv[2])
+    )

@@ -92,6 +92,7 @@ def test_one_process_gathers_nothing():
     assert mean_over_processes(x) is x
 
 
+@pytest.mark.slow
 def test_contrast_over_two_processes_is_that_of_the_joint_batch(tmp_path):
     assert start("contrast", out=str(tmp_path)) == 0
     found = [json.loads((tmp_path / f"{rank}.json").read_text("utf-8")) for rank in range(2)]
@@ -218,10 +219,10 @@ def test_two_processes_killed_go_on_to_the_same_bits(corpus, two, tmp_path):
 
 @pytest.mark.slow
 def test_accelerate_launch_runs_the_same(corpus, two, tmp_path):
+    # so called, it starts processes without a GPU too; its --cpu wants MPI
     launcher = (
         "accelerate.commands.launch",
-        "--cpu",
-        "--multi_cpu",
+        "--multi_gpu",
         "--num_processes=2",
         "--num_machines=1",
         "--mixed_precision=no",
@@ -231,3 +232,27 @@ def test_accelerate_launch_runs_the_same(corpus, two, tmp_path):
     asked = {"corpus": str(corpus.path), "out": str(tmp_path), "options": options}
     assert start("pretrain", launcher=launcher, **asked) == 0
     assert_same_runs(tmp_path, two, ("loss", "mlm"))
+
+
+@pytest.mark.slow
+def test_weights_spread_over_processes_give_the_same_loss_and_gradient(corpus, tmp_path):
+    """FSDP's sharding itself: accelerate, which chooses it, does so on GPUs only."""
+    options = {k: v for k, v in TINY.items() if not k.endswith("_every")}
+    options["name"] = options.pop("recipe")
+    asked = {"corpus": str(corpus.path), "out": str(tmp_path), "options": options}
+    assert start("sharded", **asked) == 0
+    settings = recipe(**options)
+    model = make_model(corpus.vocabulary, settings).eval()
+    for rank in range(2):
+        found = load_file(tmp_path / f"{rank}.safetensors")
+        batch = Stream(corpus, settings, model.views, rank=rank, world=2).batch(0)
+        loss = model(batch)["loss"]
+        (loss / 2).backward()
+        torch.testing.assert_close(found.pop("loss")[0], loss.detach())
+        hidden = model.encode("masked", batch["views"]["masked"])
+        torch.testing.assert_close(found.pop("hidden"), hidden.detach())
+        gradient = found.pop("gradient")
+        for name, value in model.state_dict().items():
+            torch.testing.assert_close(found[name], value)
+    weight = model.encoder.bert.embeddings.word_embeddings.weight
+    torch.testing.assert_close(gradient, weight.grad)

@@ -22,8 +22,7 @@ _MOST_CELLS = 256  # of a species: as many tokens as a few steps of training
 # Every recipe is judged by the same mask, whatever it hides in training.
 _MASK = {
     "mask_share": 0.15,
-    "mask_masked": 0.8,
-    "mask_replaced": 0.1,
+    "masker": "uniform",
     "part_masker": "uniform",
     "species_token_dropout": 0.0,
     "subset_swapped": 0.0,
