@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -31,8 +32,14 @@ def _names_in(module: str) -> list[str]:
     names = [f"{module}.{name}" for name in getattr(loaded, "__all__", ())]
     for found in pkgutil.iter_modules(getattr(loaded, "__path__", ())):
         if not found.name.startswith("_"):
-            names += _names_in(f"{module}.{found.name}")
+            names += _own(loaded, _names_in(f"{module}.{found.name}"))
     return names
+
+
+def _own(package: ModuleType, names: list[str]) -> list[str]:
+    """Without those that the package offers as its own."""
+    offered = set(getattr(package, "__all__", ()))
+    return [name for name in names if name.rpartition(".")[2] not in offered]
 
 
 def documented() -> Counter[str]:
