@@ -59,9 +59,10 @@ class Model:
 
     @property
     def default_pool(self) -> str:
-        """How `tl.embed` pools the genes of a cell: as the model's contrast did in training."""
-        pool = self.manifest.get("recipe", {}).get("simcse_pool")
-        return "weighted" if pool in ("weighted", "discounted") else "mean"
+        """How `tl.embed` pools the genes of a cell: as an objective did in training, or the mean."""
+        recipe = self.manifest.get("recipe", {})
+        pools = [recipe.get(f"{name}_pool") for name in recipe.get("objectives", {})]
+        return "weighted" if {"weighted", "discounted"} & {*pools} else "mean"
 
     @property
     def n_parameters(self) -> int:
