@@ -23,9 +23,9 @@ def aligned_counts(
 
     Returns
     -------
-    Float64, aligned with ``sequences.tokens``.
+    Float32, aligned with ``sequences.tokens``.
     """
-    out = np.zeros(sequences.tokens.size, np.float64)
+    out = np.zeros(sequences.tokens.size, np.float32)
     if out.size:
         tokens = np.asarray(column_tokens, np.int32)
         matrix = (counts.data, counts.indices, counts.indptr)
@@ -48,3 +48,13 @@ def _align(matrix, column_tokens, ranked, starts, place, out):
             at = place[token]  # of an earlier cell where this one's token was cut off
             if start <= at < stop and ranked[at] == token:
                 out[at] += data[i]
+
+
+@jit()
+def extent(values):
+    """Return the largest value, and whether all are whole numbers."""
+    largest, n_fractional = 0.0, 0
+    for i in range(values.size):
+        largest = max(largest, values[i])
+        n_fractional += np.floor(values[i]) != values[i]
+    return largest, n_fractional == 0

@@ -22,7 +22,7 @@ from ...pp._match_adata import match_adata
 from ...ranks import rank_encode
 from .._store import ORGAN, gather, open_array
 from .arrays import growing_arrays
-from .counts import aligned_counts
+from .counts import aligned_counts, extent
 from .duplicates import name_hashes
 from .plan import Plan
 from .quality import REASONS, doublets, mitochondrial_tokens, profile
@@ -83,6 +83,7 @@ class _Block:
     reasons: np.ndarray
     sequences: Sequences
     counts: np.ndarray | None
+    extent: tuple[float, bool]
     totals: np.ndarray
     content: np.ndarray
 
@@ -101,9 +102,8 @@ class _Tally:
         self.n_read += block.reasons.size
         self.reasons.update(block.reasons.tolist())
         self.species.update(np.unique(species).tolist())
-        if block.counts is not None and block.counts.size:
-            self.largest = max(self.largest, float(block.counts.max()))
-            self.whole = self.whole and not (block.counts % 1).any()
+        largest, whole = block.extent
+        self.largest, self.whole = max(self.largest, largest), self.whole and whole
 
 
 def write_part(plan: Plan, number: int, folder: Path) -> None:
@@ -208,7 +208,9 @@ class _Reader:
             n_genes=self.plan.part_genes,
         )
         values = aligned_counts(kept, self.tokens, ranks) if self.plan.part_values else None
-        return _Block(start + rows, reasons, ranks, values, cells.totals[rows], cells.content[rows])
+        span = (0.0, True) if values is None else extent(values)
+        totals, content = cells.totals[rows], cells.content[rows]
+        return _Block(start + rows, reasons, ranks, values, span, totals, content)
 
 
 def _doublets(adata: ad.AnnData, source: Source) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -136,7 +137,10 @@ class Plan:
         """Make the folders, and write down the plan for other processes."""
         for folder in (self.folder / "parts", self.locks, self.corpus / "shards"):
             folder.mkdir(parents=True, exist_ok=True)
-        self.vocabulary.write(self.room / VOCABULARY)
+        if not (self.room / VOCABULARY).exists():
+            partial = self.room / f"{VOCABULARY}.{os.getpid()}"
+            self.vocabulary.write(partial)
+            partial.replace(self.room / VOCABULARY)
         said = {
             "target": str(self.target.resolve()),
             "sources": [source.settings() for source in self.sources],
@@ -149,7 +153,7 @@ class Plan:
             "n_threads": self.n_threads,
             "overwrite": self.overwrite,
         }
-        (self.room / _PLAN).write_text(json.dumps(said, indent=1), "utf-8")
+        self._write(_PLAN, said)
 
     def is_built(self) -> bool:
         """Whether the corpus is in its place."""
@@ -168,13 +172,16 @@ class Plan:
 
     def note(self, name: str, about: dict[str, Any]) -> None:
         """Write down what the manifest will say of a result, before that is in its place."""
-        partial = self.room / f"{name}.json.partial"
-        partial.write_text(json.dumps(about), "utf-8")
-        partial.replace(self.room / f"{name}.json")
+        self._write(f"{name}.json", about)
 
     def noted(self, name: str) -> dict[str, Any]:
         """What was written down."""
         return json.loads((self.room / f"{name}.json").read_text("utf-8"))
+
+    def _write(self, name: str, said: dict[str, Any]) -> None:
+        partial = self.room / f"{name}.{os.getpid()}"
+        partial.write_text(json.dumps(said), "utf-8")
+        partial.replace(self.room / name)
 
     @classmethod
     def read(cls, room: Path) -> Self:

@@ -65,15 +65,16 @@ def _stages(plan: Plan) -> None:
     kept = read_fates(plan, fates)
     cells = plan.corpus / CELLS
     _do(plan, "Indexing", [(cells, partial(write_cells, plan, kept))])
-    vocabulary = _own_medians(plan, kept) if plan.ranks_again else plan.vocabulary
+    where = _own_medians(plan, kept) if plan.ranks_again else plan.room / VOCABULARY
+    vocabulary = Vocabulary.read(where) if plan.ranks_again else plan.vocabulary
     shards = plan.noted(CELLS)["shards"]
     ends = np.cumsum([0, *(shard["n_cells"] for shard in shards)]).tolist()
     tasks = [
-        (plan.corpus / shard_folder(i), partial(write_shard, plan, kept, vocabulary, where))
-        for i, where in enumerate(pairwise(ends))
+        (plan.corpus / shard_folder(i), partial(write_shard, plan, kept, vocabulary, bounds))
+        for i, bounds in enumerate(pairwise(ends))
     ]
     _do(plan, "Writing", tasks)
-    _finish(plan, vocabulary, len(shards))
+    _finish(plan, where, vocabulary.sha256, len(shards))
 
 
 def _do(plan: Plan, title: str, tasks: Sequence[tuple[Path, Callable[[Path], None]]]) -> None:
@@ -81,14 +82,14 @@ def _do(plan: Plan, title: str, tasks: Sequence[tuple[Path, Callable[[Path], Non
         do_all([Task(result, run) for result, run in tasks], plan.locks, bar.update)
 
 
-def _own_medians(plan: Plan, kept: Kept) -> Vocabulary:
-    """The vocabulary with the medians of the cells that stay."""
+def _own_medians(plan: Plan, kept: Kept) -> Path:
+    """File of the vocabulary with the medians of the cells that stay."""
     results = [plan.room / f"medians-{path.name}" for path in plan.parts]
     tasks = [(path, partial(_write_sketch, plan, kept, i)) for i, path in enumerate(results)]
     _do(plan, "Medians", tasks)
     merged = plan.room / "medians"
     _do(plan, "Medians", [(merged, partial(_merge_sketches, plan, results))])
-    return Vocabulary.read(merged / VOCABULARY)
+    return merged / VOCABULARY
 
 
 def _write_sketch(plan: Plan, kept: Kept, number: int, folder: Path) -> None:
@@ -107,21 +108,21 @@ def _merge_sketches(plan: Plan, results: list[Path], folder: Path) -> None:
     sketch.to_vocabulary().write(folder / VOCABULARY)
 
 
-def _finish(plan: Plan, vocabulary: Vocabulary, n_shards: int) -> None:
+def _finish(plan: Plan, vocabulary: Path, sha256: str, n_shards: int) -> None:
     """Put the corpus in its place, unless another process does."""
     while plan.corpus.exists():
         with claim(plan.locks / "finish.lock") as mine:
             if mine and plan.corpus.exists():
                 if not (plan.corpus / MANIFEST).exists():
-                    _write_manifest(plan, vocabulary, n_shards)
+                    _write_manifest(plan, vocabulary, sha256, n_shards)
                 _move(plan)
                 _remove(plan)
                 return
         time.sleep(WAIT)
 
 
-def _write_manifest(plan: Plan, vocabulary: Vocabulary, n_shards: int) -> None:
-    vocabulary.write(plan.corpus / VOCABULARY)
+def _write_manifest(plan: Plan, vocabulary: Path, sha256: str, n_shards: int) -> None:
+    shutil.copyfile(vocabulary, plan.corpus / VOCABULARY)
     path = plan.corpus / VOCABULARY
     files = {VOCABULARY: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}}
     for name in (CELLS, *map(shard_folder, range(n_shards))):
@@ -131,7 +132,7 @@ def _write_manifest(plan: Plan, vocabulary: Vocabulary, n_shards: int) -> None:
         "format": FORMAT,
         "scmix_version": version("scmix"),
         "plan": plan.sha256,
-        "vocabulary_sha256": vocabulary.sha256,
+        "vocabulary_sha256": sha256,
         "n_genes": plan.n_genes,
         "values": plan.values,
         "medians": plan.medians,
