@@ -23,6 +23,7 @@ templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates"]
 suppress_warnings = ["mystnb.unknown_mime_type", "myst.xref_missing"]
 
+default_role = "code"  # what docstrings mean by single backticks
 autosummary_generate = True
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
@@ -45,8 +46,7 @@ myst_heading_anchors = 3
 html_theme = "sphinx_book_theme"
 html_title = "scmix"
 html_static_path = ["_static"]
-html_css_files = ["scmix.css"]
-html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": False}
+html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": False, "navbar_persistent": []}
 
 linkcheck_anchors = False  # pages that are drawn by scripts have none in their source
 linkcheck_timeout = 20
