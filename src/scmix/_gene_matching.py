@@ -145,7 +145,7 @@ def _species_of_genes(
     known = _as_tuple(found)
     needed = known if wanted is None else _as_tuple(wanted)
     if not set(needed) <= set(vocabulary.species):
-        raise _wrong_species(seen, "the vocabulary knows", vocabulary.species)
+        raise _wrong_species(seen, "the vocabulary knows", vocabulary.species, vocabulary)
     if wanted is None and found == "both":
         raise GeneIdError(
             f"Found human and mouse genes among the columns ({seen.detection}). Expected one "
@@ -160,7 +160,7 @@ def _species_of_genes(
         return (wanted,)
     if _mapped_to_human(seen, vocabulary, wanted):
         return known
-    raise _wrong_species(seen, "expected", (wanted,))
+    raise _wrong_species(seen, "expected", (wanted,), vocabulary)
 
 
 def _as_tuple(species: str | None) -> tuple[str, ...]:
@@ -203,7 +203,9 @@ def _mapped_to_human(seen: SeenNames, vocabulary: "Vocabulary", wanted: str) -> 
     return True
 
 
-def _wrong_species(seen: SeenNames, who: str, expected: Sequence[str]) -> GeneIdError:
+def _wrong_species(
+    seen: SeenNames, who: str, expected: Sequence[str], vocabulary: "Vocabulary"
+) -> GeneIdError:
     """Name what was seen and what was expected."""
     found = seen.detection.species
     what = {None: "no gene names", "both": "human and mouse genes"}.get(
@@ -211,11 +213,12 @@ def _wrong_species(seen: SeenNames, who: str, expected: Sequence[str]) -> GeneId
     )
     code = slice(None) if found in (None, "both") else SPECIES.index(found)
     share = (np.atleast_2d(seen.kinds[code]) > 0).any(axis=0).mean()
-    own = f"={found!r} if they are {found} cells" if found in SPECIES else "="
+    own = f"Pass species={found!r} if they are {found} cells, or take"
+    advice = own if found in vocabulary.species else "Take"
     return GeneIdError(
         f"Found {what} ({share:.0%} of {len(seen.original):,} columns), but {who} "
-        f"{' and '.join(expected)} genes only (recognised: {seen.detection}). Pass "
-        f"species{own}, or take a model that knows their genes."
+        f"{' and '.join(expected)} genes only (recognised: {seen.detection}). "
+        f"{advice} a model that knows their genes."
     )
 
 

@@ -1,5 +1,8 @@
+import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 from scmix import checkpoints
 from scmix.cli import main
@@ -8,9 +11,15 @@ from scmix.genes import Vocabulary
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory):
+def vocabulary():
+    """Few genes, so that models load fast."""
+    genes = Vocabulary.bundled().genes.drop(columns="token")
+    return Vocabulary.from_table(genes[::20])
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory, vocabulary):
     """Folder of a very small model."""
-    vocabulary = Vocabulary.bundled()
     config = Config(
         vocab_size=vocabulary.n_tokens,
         hidden_size=8,
@@ -34,12 +43,17 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def cells(make_adata, here):
-    """in.h5ad in the folder: 24 human cells with counts in .X and, in other order, in a layer."""
-    adata = make_adata("human", n_obs=24)
+def cells(vocabulary, here):
+    """in.h5ad in the folder: 24 human cells with counts in .X and, doubled, in a layer."""
+    genes = vocabulary.genes[vocabulary.genes.species == "human"].ensembl_id[:200].to_numpy(str)
+    counts = np.random.default_rng(0).negative_binomial(1, 0.3, (24, 200)).astype(np.float32)
+    obs = {"cell_type": np.repeat(["a", "b"], 12), "donor": np.tile(["d1", "d2", "d3"], 8)}
+    adata = ad.AnnData(
+        sp.csr_matrix(counts),
+        obs=pd.DataFrame(obs, index=[f"cell{i}" for i in range(24)]),
+        var=pd.DataFrame(index=genes),
+    )
     adata.layers["twice"] = adata.X * 2
-    adata.obs["cell_type"] = np.repeat(["a", "b"], 12)
-    adata.obs["donor"] = np.tile(["d1", "d2", "d3"], 8)
     adata.write_h5ad("in.h5ad", compression="gzip")
     return adata
 

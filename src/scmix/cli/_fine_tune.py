@@ -45,7 +45,7 @@ def _run(args: argparse.Namespace) -> None:
     repeated = sorted(options.keys() & settings.keys())
     if repeated:
         flag = f"--{repeated[0].replace('_', '-')}"
-        raise InputError(f"Found --set {repeated[0]}=...; expected {flag} for it.")
+        raise InputError(f"Found --set {repeated[0]}; expected {flag} for it.")
     from .. import tl
     from ._cells import opened
 
