@@ -3,6 +3,9 @@
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+from docutils import nodes
+from latex2mathml.converter import convert
+
 DOCS = Path(__file__).parent
 
 project = "scmix"
@@ -15,7 +18,6 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinxcontrib.bibtex",
 ]
 root_doc = "index"
@@ -61,3 +63,18 @@ for notebook in (DOCS.parent / "tutorials").glob("*.ipynb"):
     copied = notebooks / notebook.name
     if not copied.exists() or copied.read_text(encoding="utf-8") != text:
         copied.write_text(text, encoding="utf-8")
+
+
+def show_formula(writer, node):
+    """A formula as MathML, which browsers draw without a script from the network."""
+    display = "block" if isinstance(node, nodes.math_block) else "inline"
+    writer.body.append(convert(node.astext(), display=display))
+    raise nodes.SkipNode
+
+
+def setup(app):
+    """Called by sphinx."""
+    app.add_html_math_renderer("mathml", (show_formula, None), (show_formula, None))
+
+
+html_math_renderer = "mathml"
