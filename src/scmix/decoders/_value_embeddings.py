@@ -4,12 +4,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_SPREAD = 0.02  # as that of the encoder's embeddings at the start
+
 
 class SoftBins(nn.Module):
     """Auto-discretisation (Gong et al., 2023): a value is a learned mixture of bins.
 
     ``h = LeakyReLU(x W1)``, ``a = softmax(h W2 + h)``, and the vector is ``a T``, where ``T`` has
     a row for each bin. Neighbouring values get neighbouring vectors, with a gradient between them.
+    Bins start where the scores of bin b are highest near its own centre, as a Gaussian's are.
 
     Parameters
     ----------
@@ -17,18 +20,28 @@ class SoftBins(nn.Module):
         Bins.
     width
         Length of the vectors.
+    most
+        The largest possible value.
 
     Examples
     --------
-    >>> SoftBins(10, 4)(torch.tensor([0.0, 1.5])).shape
+    >>> SoftBins(10, 4, most=9.2)(torch.tensor([0.0, 1.5])).shape
     torch.Size([2, 4])
     """
 
-    def __init__(self, n_bins: int, width: int) -> None:
+    def __init__(self, n_bins: int, width: int, most: float) -> None:
         super().__init__()
         self.rise = nn.Linear(1, n_bins)
         self.mix = nn.Linear(n_bins, n_bins)
-        self.table = nn.Embedding(n_bins, width)
+        self.table = _in_order(nn.Embedding(n_bins, width))
+        self._start(torch.linspace(0, most, n_bins))
+
+    @torch.no_grad()
+    def _start(self, centres: Tensor) -> None:
+        self.rise.weight.copy_(centres[:, None])
+        self.rise.bias.copy_(-centres.square() / 2)
+        self.mix.weight.zero_()
+        self.mix.bias.zero_()
 
     def shares(self, values: Tensor) -> Tensor:
         """Share of each bin in each value: ``(T,)`` to ``(T, n_bins)``, rows sum to one."""
@@ -60,7 +73,7 @@ class FixedBins(nn.Module):
 
     def __init__(self, n_bins: int, width: int, most: float) -> None:
         super().__init__()
-        self.table = nn.Embedding(n_bins, width)
+        self.table = _in_order(nn.Embedding(n_bins, width))
         self.most = most
 
     def bins(self, values: Tensor) -> Tensor:
@@ -72,3 +85,13 @@ class FixedBins(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """Vectors of values: ``(T,)`` to ``(T, width)``."""
         return self.table(self.bins(values))
+
+
+@torch.no_grad()
+def _in_order(table: nn.Embedding) -> nn.Embedding:
+    """Let bins start along one direction, from the lowest to the highest, with a little noise."""
+    direction = torch.randn(table.embedding_dim)
+    place = torch.linspace(-1, 1, table.num_embeddings)[:, None]
+    noise = torch.randn_like(table.weight)
+    table.weight.copy_(_SPREAD * (place * direction + 0.3 * noise))
+    return table
