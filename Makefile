@@ -19,7 +19,7 @@ NEWEST_ENOUGH := import sys; sys.exit(sys.version_info < (3, 12))
 NEWEST_PYTHON ?= $(shell for p in $(PYTHON) python3.14 python3.13 python3.12; do \
 	$$p -c '$(NEWEST_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 NEWEST ?= .venv-newest
-# The newest releases of what scmix touches; pins of tools stay where pip needs no choice.
+# No pins: the newest release of everything.
 NEWEST_OF := --upgrade --upgrade-strategy eager
 
 .PHONY: demo test test-newest coverage lint doctest spelling linkcheck docs gallery tables

@@ -168,6 +168,20 @@ def test_killed_halfway_there_is_no_broken_output(cells, here, name):
     assert all(path.startswith(".out.partial-") for path in left)
 
 
+def test_of_several_processes_one_writes(cells, scmix, monkeypatch):
+    def embed(adata, **options):
+        adata.obsm["X_scmix"] = np.zeros((adata.n_obs, 2))
+
+    monkeypatch.setattr(tl, "embed", embed)
+    typed = ["embed", "in.h5ad", "-o", "out.h5ad"]
+    monkeypatch.setenv("RANK", "1")  # as torchrun sets it
+    assert scmix(*typed) == (0, "", "")
+    assert os.listdir() == ["in.h5ad"]
+    monkeypatch.setenv("RANK", "0")
+    assert scmix(*typed) == (0, "", "")
+    assert "X_scmix" in ad.read_h5ad("out.h5ad").obsm
+
+
 def test_results_of_an_earlier_run_are_replaced(cells, model, scmix):
     typed = ["embed", "in.h5ad", "-o", "out.h5ad", "--model", model, "-q", "--force"]
     assert scmix(*typed, "--n-genes", "20")[0] == 0
