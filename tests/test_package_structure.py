@@ -67,6 +67,7 @@ def test_everything_announced_is_there() -> None:
         "tl.evaluate",
         "tl.cross_fit",
         "tl.perturb",
+        "tl.impute",
         "pl.umap_compare",
         "pl.perturbation",
         "pl.perturbation_shift",

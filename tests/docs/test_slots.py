@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import anndata as ad
@@ -56,6 +57,7 @@ MOST = {
         "min_cells": 2,
     },
 }
+MOST["tl.impute"] = {"species_key": "species"}
 LEAST = {name: {"min_cells": 2} if name == "tl.perturb" else {} for name in MOST}
 LEAST["tl.transfer_labels"] = {"label_key": "cell_type"}
 LEAST["tl.evaluate"] = MOST["tl.evaluate"]
@@ -135,9 +137,17 @@ def run(name: str, adata: ad.AnnData, cells: ad.AnnData, tiny, options: dict) ->
         options = options | {"epochs": 0}
     if name not in ("pp.map_genes", "pp.rank_encode", "tl.orthologue_pca", "tl.annotate"):
         options = options | {"model": tiny}
+    if name == "tl.impute":
+        options = options | {"model": with_decoder(tiny)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         function(*arguments, **options)
+
+
+def with_decoder(tiny):
+    from scmix.decoders import Settings, ValueDecoder
+
+    return replace(tiny, decoder=ValueDecoder(Settings("restore"), tiny.config).eval())
 
 
 def classifier(cells: ad.AnnData, tiny):

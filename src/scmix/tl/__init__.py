@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ._fine_tune import fine_tune
     from ._fine_tune_genes import fine_tune_genes
     from ._gene_embeddings import gene_embeddings
+    from ._impute import impute
     from ._orthologue_pca import orthologue_pca
     from ._perturb import perturb
     from ._transfer_labels import transfer_labels
@@ -27,6 +28,7 @@ __all__ = [
     "evaluate",
     "cross_fit",
     "perturb",
+    "impute",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, {name: f"_{name}" for name in __all__})
