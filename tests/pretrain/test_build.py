@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scmix import _row_blocks
 from scmix._errors import InputError, MissingKeyError
 from scmix.pp._match_adata import match_adata
 from scmix.pretrain import Corpus, Source, build_corpus
+from scmix.pretrain._building import stages
 from scmix.pretrain._building.plan import token_dtype
 from scmix.ranks import rank_encode_numpy
 
@@ -179,6 +181,35 @@ def test_a_damaged_corpus_is_refused(tmp_path, files, vocabulary, name):
         Corpus.open(out)
     Path(out / name).unlink()
     with pytest.raises(InputError, match="missing"):
+        Corpus.open(out)
+
+
+def test_an_interrupted_build_goes_on(tmp_path, files, vocabulary, monkeypatch):
+    out = tmp_path / "out" / "corpus"
+    with monkeypatch.context() as patched:
+        patched.setattr(stages, "write_shard", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            build_corpus(files, out, vocabulary=vocabulary, min_genes=5)
+    assert not out.exists()
+    assert not list(out.parent.rglob("*.partial"))
+    monkeypatch.setattr(stages, "write_part", lambda *_: pytest.fail("a file was read again"))
+    assert len(build_corpus(files, out, vocabulary=vocabulary, min_genes=5)) == 150
+
+
+def test_blocks_of_any_size_give_the_same_corpus(tmp_path, files, corpus, vocabulary, monkeypatch):
+    monkeypatch.setattr(_row_blocks, "BLOCK_ENTRIES", 100)
+    again = build_corpus(files, tmp_path / "out", vocabulary=vocabulary, min_genes=5)
+    assert again.manifest["files"] == corpus.manifest["files"]
+
+
+def test_a_corpus_of_another_format_is_refused(tmp_path, files, vocabulary):
+    out = build_corpus(files, tmp_path / "out", vocabulary=vocabulary, min_genes=5).path
+    manifest = (out / "manifest.json").read_text()
+    (out / "manifest.json").write_text(manifest.replace('"format": 2', '"format": 1'))
+    with pytest.raises(InputError, match=r"corpus format 1 .* expected 2\. Build the corpus again"):
+        Corpus.open(out)
+    (out / "manifest.json").write_text(manifest[:-9])
+    with pytest.raises(InputError, match="damaged"):
         Corpus.open(out)
 
 

@@ -159,6 +159,21 @@ def corpus_medians(corpus: Corpus) -> MedianSketch:
     ------
     InputError
         When the corpus has no counts, or not those of all genes.
+
+    Examples
+    --------
+    >>> import tempfile, anndata as ad, numpy as np, pandas as pd
+    >>> from scmix.genes import Vocabulary
+    >>> from scmix.pretrain import build_corpus, corpus_medians
+    >>> genes = Vocabulary.bundled().genes.query("species == 'mouse'").ensembl_id[:60]
+    >>> counts = np.full((3, 60), 2, np.float32) + np.arange(3, dtype=np.float32)[:, None]
+    >>> folder = tempfile.mkdtemp()
+    >>> ad.AnnData(counts, var=pd.DataFrame(index=genes)).write_h5ad(folder + "/cells.h5ad")
+    >>> files, out = [folder + "/cells.h5ad"], folder + "/corpus"
+    >>> corpus = build_corpus(files, out, n_genes=None, values=True)
+    >>> sketch = corpus_medians(corpus)
+    >>> print(f"{np.nanmedian(sketch.medians()):.0f}")  # each gene has 1 / 60 of a cell's counts
+    167
     """
     if not corpus.has_values or corpus.manifest["n_genes"] is not None:
         raise InputError(
