@@ -114,7 +114,8 @@ def corpus(out: Path, folder: Path, mode: str) -> Corpus:
     sizes = {path: _n_genes(path) for path in files}
     used = sorted((p for p in files if sizes[p] >= MIN_GENES), key=lambda p: (-sizes[p], p.name))
     sources = [_source(path) for path in used]
-    return build_corpus(sources, target, vocabulary=Vocabulary.bundled(mode), values=True)
+    vocabulary = Vocabulary.bundled(mode)
+    return build_corpus(sources, target, vocabulary=vocabulary, n_genes=None, values=True)
 
 
 def judged(folder: Path, embedder: zero_shot.Embedder | None, max_cells: int) -> dict[str, float]:

@@ -81,6 +81,12 @@ def test_the_median_row_has_the_spread_of_the_random_start_and_the_unseen_are_sh
     np.testing.assert_allclose(spread / spread[0], vectors.std(1) / vectors[0].std(), rtol=1e-3)
     unseen = np.setdiff1d(corpus.vocabulary.genes.token, genes)
     torch.testing.assert_close(weight.detach()[unseen], before[unseen] / 10)
+    bias = encoder.cls.predictions.bias.detach().double().exp()
+    assert float(bias.sum()) == pytest.approx(1, rel=1e-4)
+    counts = np.bincount(
+        corpus.sequences(np.arange(len(corpus))).tokens, minlength=corpus.vocabulary.n_tokens
+    )
+    np.testing.assert_allclose(bias / bias[0], counts + 1, rtol=1e-3)
     special = corpus.vocabulary.special_ids.tolist()
     torch.testing.assert_close(weight.detach()[special], before[special])
     torch.testing.assert_close(positions.detach(), before_positions / 50)

@@ -10,6 +10,7 @@ from .corpus import Corpus
 from .sampling import Sampler
 
 _POSITIONS = 0.02  # what a token is counts before where it stands
+_N_CELLS = 40_000  # most cells that are looked at
 _UNSEEN = 0.1  # length of a gene that was never seen, beside the median of those that were
 
 
@@ -23,7 +24,9 @@ def start_from_coexpression(
     (``initializer_range``); others are longer or shorter, as much as their genes take part in the
     components, which is what ``pool="weighted"`` weighs genes by. Genes never seen keep their
     random direction and become short. What is added to every token alike starts near zero:
-    positions 50 times smaller than usual, the token type at zero.
+    positions 50 times smaller than usual, the token type at zero. The bias of the head starts at
+    the logarithm of each gene's share of all tokens, so that the masked language model starts at
+    the entropy of these shares and does not bend the embeddings to learn them.
 
     Parameters
     ----------
@@ -50,6 +53,7 @@ def start_from_coexpression(
     vectors *= encoder.config.initializer_range / np.median(spread[spread > 0])
     weight[_gene_tokens(corpus)] *= _UNSEEN
     weight[torch.from_numpy(genes)] = torch.from_numpy(vectors).to(weight)
+    encoder.cls.predictions.bias.copy_(log_shares(corpus, max_genes=max_genes, seed=seed))
     embeddings.position_embeddings.weight.mul_(_POSITIONS)
     embeddings.token_type_embeddings.weight.zero_()
     return len(genes)
@@ -59,12 +63,21 @@ def _gene_tokens(corpus: Corpus) -> torch.Tensor:
     return torch.from_numpy(corpus.vocabulary.species_of_token.any(axis=0).nonzero()[0])
 
 
+def log_shares(
+    corpus: Corpus, *, max_genes: int | None = None, n_cells: int = _N_CELLS, seed: int
+) -> torch.Tensor:
+    """Logarithm of each token's share of the tokens of some cells, one added to every count."""
+    tokens = corpus.sequences(_draw(corpus, n_cells, seed), max_genes=max_genes).tokens
+    counts = 1 + np.bincount(tokens, minlength=corpus.vocabulary.n_tokens)
+    return torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32))
+
+
 def coexpression_embeddings(
     corpus: Corpus,
     n_components: int,
     *,
     max_genes: int | None = None,
-    n_cells: int = 40_000,
+    n_cells: int = _N_CELLS,
     min_cells: int = 10,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -166,5 +179,5 @@ def _draw(corpus: Corpus, n_cells: int, seed: int) -> np.ndarray:
     if len(corpus) <= n_cells:
         return np.arange(len(corpus))
     ones = np.ones(len(corpus), np.int64)
-    sampler = Sampler(corpus.species, corpus.dataset, ones, tokens_per_step=n_cells, seed=seed)
+    sampler = Sampler(corpus.species, corpus.stratum, ones, tokens_per_step=n_cells, seed=seed)
     return np.sort(sampler.rows(0))

@@ -215,7 +215,7 @@ RECIPES = {
         datasets_per_step=2,
         learning_rate=5e-5,
         weight_decay=0.01,
-        steps=300,
+        steps=200,
     ),
 }
 
