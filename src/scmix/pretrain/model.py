@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..decoders import ValueDecoder
 from ..encoder import Config, Encoder
 from ..genes import Vocabulary
 from ._model_checks import check_vocabulary
@@ -41,6 +42,12 @@ class Pretraining(nn.Module):
     def views(self) -> list[str]:
         """Names of the views that the objectives read, each once."""
         return list(dict.fromkeys(name for o in self.objectives.values() for name in o.views))
+
+    @property
+    def decoder(self) -> ValueDecoder | None:
+        """The value decoder that is saved beside the encoder; None without such an objective."""
+        decoders = (getattr(objective, "decoder", None) for objective in self.objectives.values())
+        return next((one for one in decoders if one is not None), None)
 
     def start(self, corpus: Corpus) -> None:
         """Let objectives that can begin with the means of genes do so, before the first step."""
