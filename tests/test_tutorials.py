@@ -56,7 +56,8 @@ def test_notebook_runs(path, few_cells, few_blood_cells, capsys):
     for number, source in enumerate(code):
         exec(compile(source, f"{path.name}, code cell {number}", "exec"), namespace)
     if path.stem == "05_geneformer_checkpoint":
-        assert (namespace["same_genes"], namespace["difference"]) == (1, 0)
+        assert namespace["same_genes"] == 1
+        assert namespace["difference"] < 1e-12
         np.testing.assert_allclose(namespace["ours"], namespace["theirs"], atol=1e-4)
     if path.stem == "03_perturbation":
         scores = namespace["scores"]

@@ -74,6 +74,18 @@ def test_counts_of_a_layer_and_of_raw(cells, model, scmix):
         np.testing.assert_allclose(found.obsm["X_scmix"], cells.obsm["X_scmix"], atol=1e-6)
 
 
+@pytest.mark.parametrize("path", ["in.h5ad", "in.zarr"])
+def test_counts_stay_in_the_file(cells, path):
+    cells.raw = cells.copy()
+    cells.write_h5ad("in.h5ad")
+    cells.write_zarr("in.zarr")
+    with _cells.opened(path) as file:
+        assert isinstance(file.adata.X, ad.abc.CSRDataset)
+        assert isinstance(file.adata.layers["twice"], ad.abc.CSRDataset)
+        assert isinstance(file.adata.raw._X, ad.abc.CSRDataset)
+        np.testing.assert_array_equal(file.adata.X[2:4].toarray(), cells.X[2:4].toarray())
+
+
 def test_dense_and_by_columns(cells, model, scmix):
     expected = tl.embed(cells, model, copy=True).obsm["X_scmix"]
     for matrix in (cells.X.toarray(), sp.csc_matrix(cells.X)):
