@@ -1,10 +1,9 @@
 """Write the card of `scmix-mini` from what its run and its benchmark left behind.
 
-    python scripts/write_card.py --run RUN --scores SCORES --plain PLAIN --out card.md
+    python scripts/write_card.py --run RUN --scores SCORES --out card.md
 
 `--run` is the folder that `pretrain_mini.py` trained in, `--scores` the `--out` of
-`benchmarks/bench_zero_shot.py`, `--plain` that of a run of it with `--pool mean` on the held-out
-data sets. No number in the card is typed by hand.
+`benchmarks/bench_zero_shot.py`. No number in the card is typed by hand.
 """
 
 import argparse
@@ -14,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from scmix import checkpoints, models
+from scmix.pretrain import Recipe
 
 METHODS = ["scmix", "untrained", "random projection", "PCA", "PCA on orthologues"]
 
@@ -23,7 +23,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--scores", required=True)
-    parser.add_argument("--plain", required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     model = models.load(options.run / "final")
@@ -35,7 +34,6 @@ def main() -> None:
         _recipe(model.manifest["recipe"], history),
         _curves(history),
         _scores(options.scores),
-        _plain(options.plain),
         _use(),
     ]
     options.out.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
@@ -58,7 +56,9 @@ Licence of the weights: {model.manifest["licence"]}."""
 
 
 def _data(sources: list[dict]) -> str:
-    table = pd.DataFrame(sources)[["name", "species", "n_kept", "n_duplicated", "n_few_genes"]]
+    table = pd.DataFrame(sources)
+    table["n_duplicated"] += table["n_same_name"]
+    table = table[["name", "species", "n_kept", "n_duplicated", "n_few_genes"]]
     table.columns = ["data set", "species", "cells", "left out: duplicates", "left out: few genes"]
     total = table.groupby("species")["cells"].sum()
     sums = ", ".join(f"{n:,} {species}" for species, n in total.items())
@@ -67,7 +67,8 @@ def _data(sources: list[dict]) -> str:
 {table["cells"].sum():,} cells ({sums}) of public data sets, raw counts, labels not used. Held out
 from training and from the vocabulary's medians: `baron_human_cider`, `baron_mouse1`, `pbmc3k`,
 `zeisel_cortex_sub` (test) and `lung_celllines_scmixology`, `bone_marrow_cytosimplex` (validation:
-settings were chosen on these and on training data sets, without the test data).
+settings were chosen on these and on training data sets that were left out for it, without the test
+data).
 
 {_markdown(table)}"""
 
@@ -76,8 +77,9 @@ def _recipe(recipe: dict, history: list[dict]) -> str:
     train = [row for row in history if row["kind"] == "train"]
     hours = sum(row["seconds"] for row in train) / 3600
     cells = sum(row["cells"] for row in train)
+    usual = json.loads(json.dumps(Recipe(name="").to_dict()))
     settings = pd.DataFrame(
-        [(k, json.dumps(v)) for k, v in recipe.items()], columns=["setting", ""]
+        [(k, json.dumps(v)) for k, v in recipe.items() if v != usual[k]], columns=["setting", ""]
     )
     return f"""## Recipe
 
@@ -85,11 +87,12 @@ def _recipe(recipe: dict, history: list[dict]) -> str:
 one run with seed {recipe["seed"]}. `scripts/pretrain_mini.py` repeats it.
 
 Word embeddings start from the co-expression of genes: loadings on the principal components of the
-training cells' ranks, centred in each data set (`init`). What the model's cell vectors know comes
-from that start; the short, gentle training after it teaches the masked language model without
-spoiling them much. More steps, higher learning rates, contrast between random parts of a cell, and
-the masked language model alone made the cell vectors worse on the validation data sets than the
-start was, in trials whose scripts were not kept.
+training cells' ranks, centred in each data set; the head starts at the frequencies of genes
+(`init`). What the model's cell vectors know comes from that start; the short, gentle training after
+it teaches the masked language model without spoiling them. `benchmarks/bench_ablation.py` compares
+objectives, sizes and vocabularies with the start alone.
+
+Settings that are not the default of `scmix.pretrain.Recipe`:
 
 {_markdown(settings)}"""
 
@@ -134,8 +137,9 @@ By macro-F1 within data sets, scmix-mini is {_verdict(means, "untrained", "the u
 it is {_verdict(means, "PCA", "PCA")}. How it compares between species is in the last table.
 
 `benchmarks/bench_zero_shot.py` prints them. Cell vectors are the mean over genes of the second
-to last layer, in which a gene of rank r weighs 1 / log2(1 + r): the default of `scmix.tl.embed`,
-for the untrained encoder too. Within a data set: vote of the 5 nearest cells by cosine, 5 folds,
+to last layer, in which a gene of rank r weighs the length of its word embedding divided by
+log2(1 + r): the default of `scmix.tl.embed`, for the untrained encoder too (whose embeddings are
+all about equally long). Within a data set: vote of the 5 nearest cells by cosine, 5 folds,
 5 splits, at most {within.n_cells.max()} cells; untrained encoders: mean ± standard deviation of {
         within.method.str.startswith("untrained").groupby(within.data).sum().max()
     } seeds; PCA: 50 components of the data
@@ -147,18 +151,6 @@ set's own 2,000 most variable genes, so it is fitted to each data set while the 
 The vote of all cells of one species on those of the other, over shared cell types.
 
 {_markdown(across)}"""
-
-
-def _plain(start: str) -> str:
-    within = pd.read_csv(f"{start}_within.csv")
-    encoders = within[within["method"].str.contains("scmix|untrained")]
-    return f"""### With the plain mean
-
-Macro-F1 on the held-out data sets when all genes of a cell weigh the same (`pool="mean"`), as in
-the published models. Weights by rank help both encoders, the untrained one more; with the plain
-mean scmix-mini is {_verdict(_means(encoders), "untrained", "the untrained encoder")}.
-
-{_markdown(_wide(encoders, "macro_f1"))}"""
 
 
 def _means(within: pd.DataFrame) -> pd.DataFrame:

@@ -103,7 +103,8 @@ def caption(scores: pd.Series) -> str:
     line = f"silhouette {scores['silhouette']:.2f} · purity {scores['purity']:.2f}"
     if np.isnan(scores["centroid_shift"]):
         return line
-    return f"{line}\nshift of centroids {scores['centroid_shift']:.1f}"
+    shift = scores["centroid_shift"]  # zero in the panel that the others are compared with
+    return f"{line}\nshift of centroids " + (f"{shift:.1f}" if shift else "0 (reference)")
 
 
 def _scatter(
