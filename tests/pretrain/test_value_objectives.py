@@ -204,6 +204,19 @@ def test_values_are_left_out_of_some_cells_in_training(corpus):
         assert not kept or torch.equal(one, other)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_whole_cells_are_read_with_their_values(corpus, name):
+    settings = settled(name, value_autoencoder_thinning=0.5)
+    model = model_of(corpus, settings, wild=True)
+    batch = Stream(corpus, settings, [*settings.views, "full"]).batch(0)
+    view = batch["views"]["full"]
+    with torch.no_grad():
+        hidden = model.encode("full", view)
+        doubled = model.encode("full", {**view, "values": 2 * view["values"]})
+    assert hidden.shape == (len(view["tokens"]), TINY["hidden_size"])
+    assert not torch.allclose(hidden, doubled)
+
+
 def trained(corpus, settings, n_steps):
     model = make_model(corpus.vocabulary, settings).train()
     first_values(model, corpus, settings, None)
@@ -223,7 +236,6 @@ def test_genes_that_a_panel_lacks_are_restored_better_than_by_their_mean(corpus,
     changes = {"init": "coexpression", "tokens_per_step": 700, "value_decoder_width": 32}
     model = trained(corpus, settled(name, value_autoencoder_zero_weight=1.0, **changes), 70)
     counts = module_counts(80, seed=9)
-    totals = counts.sum(1).astype(np.float64)
     columns = np.array([vocabulary.genes["token"][i] for i in range(60)])
     absent = np.setdiff1d(np.arange(60), PANEL)
     known = np.zeros((80, vocabulary.n_tokens), np.float32)
@@ -239,9 +251,8 @@ def test_genes_that_a_panel_lacks_are_restored_better_than_by_their_mean(corpus,
         model.encoder, decoder, vocabulary, cells, columns[absent],
         measured=measured, device="cpu", dtype="float32",
     )  # fmt: skip
-    truth = log_values(counts[:, absent], totals[:, None])
-    mean = log_values(module_counts(2000, seed=8), module_counts(2000, seed=8).sum(1)[:, None])
-    by_mean = np.mean((mean.mean(0)[absent] - truth) ** 2)
-    assert np.mean((found - truth) ** 2) < 0.6 * by_mean
-    correlation = np.corrcoef(found.ravel(), truth.ravel())[0, 1]
-    assert correlation > 0.8
+    truth = log_values(counts[:, absent], cells.totals[:, None])
+    # weak genes are noise: who knows each cell's module is left with 0.45 of the variance
+    assert np.mean((found - truth) ** 2) < 0.7 * truth.var(0).mean()
+    correlations = [np.corrcoef(found[:, i], truth[:, i])[0, 1] for i in range(absent.size)]
+    assert np.median(correlations) > 0.6

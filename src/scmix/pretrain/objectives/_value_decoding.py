@@ -1,5 +1,6 @@
 """What the two objectives with a value decoder share: their view, their input, their start."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ class ValueDecoding(nn.Module):
         self.decoder.mean.copy_(torch.from_numpy(mean))
         self.decoder.scale.copy_(torch.from_numpy(scale).clamp(min=_LEAST_SCALE))
 
-    def added(self, view: dict[str, Any]) -> Tensor:
+    def added(self, view: Mapping[str, Any]) -> Tensor:
         """What is added to the embeddings of a view's tokens: their values, and the depth."""
         lengths = torch.as_tensor(view["indptr"]).diff().to(view["place"].device)
         order = view["place"].argsort()  # cell of the batch at each row of the view
@@ -52,7 +53,8 @@ class ValueDecoding(nn.Module):
         if self.training and self.dropout:
             without = torch.rand(len(order), device=known.device) < self.dropout
             known = known & ~without.repeat_interleave(lengths)
-        depth = view["depth"][order].repeat_interleave(lengths, 0)
+        depth = view.get("depth")  # a whole cell, as it is read to judge the encoder, has none
+        depth = None if depth is None else depth[order].repeat_interleave(lengths, 0)
         return self.decoder.added(view["values"], known, depth)
 
     def predict(
