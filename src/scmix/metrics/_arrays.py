@@ -8,6 +8,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from .._errors import InputError
 
+_DISTANCES_AT_ONCE = 1 << 23  # 64 MB and a few times that while they are sorted
+
 
 def has_vector(embedding: ArrayLike) -> NDArray[np.bool_]:
     """Rows of an embedding that hold a vector.
@@ -51,10 +53,15 @@ def subset(rows: NDArray, size: int, rng: np.random.Generator) -> NDArray:
 
 def neighbours(reference: NDArray, query: NDArray, k: int, metric: str) -> NDArray[np.intp]:
     """Rows of the reference nearest to each query: by distance, then by row."""
-    finder = NearestNeighbors(n_neighbors=min(k, len(reference)), metric=metric).fit(reference)
-    distances, rows = finder.kneighbors(query)
-    order = np.lexsort((rows, distances), axis=-1)
-    return np.take_along_axis(rows, order, axis=1)
+    k = min(k, len(reference))
+    finder = NearestNeighbors(n_neighbors=k, metric=metric).fit(reference)
+    found = np.empty((len(query), k), dtype=np.intp)
+    step = max(_DISTANCES_AT_ONCE // len(reference), 1)
+    for first in range(0, len(query), step):
+        distances, rows = finder.kneighbors(query[first : first + step])
+        order = np.lexsort((rows, distances), axis=-1)
+        found[first : first + step] = np.take_along_axis(rows, order, axis=1)
+    return found
 
 
 def other_neighbours(points: NDArray, rows: NDArray, k: int, metric: str) -> NDArray[np.intp]:
