@@ -7,8 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scmix.pretrain import recipe
+from scmix import metrics
+from scmix.pretrain import build_corpus, recipe
 from scmix.pretrain.model import make_model
+from scmix.pretrain.objectives._pooling import pooled
 from scmix.pretrain.objectives.mlm import linear_cross_entropy
 from scmix.pretrain.objectives.simcse import nt_xent
 from scmix.pretrain.objectives.xspecies import info_nce
@@ -165,3 +167,31 @@ def test_cells_are_paired_with_themselves_though_views_have_their_own_order(corp
     orders = [batch["views"][name]["place"].tolist() for name in model.views]
     assert orders[0] != orders[1]
     assert out["metrics"]["subset_contrast_accuracy"] > 0.6  # 0.05 by chance
+
+
+def accuracy_across_species(corpus, weights, steps=60):
+    """Share of mouse cells whose nearest human cell shows the same module of genes."""
+    changes = {**TINY, "num_hidden_layers": 1, "hidden_dropout_prob": 0.0, "tokens_per_step": 800}
+    settings = recipe("mix-geneformer-x", vocabulary="separate", objectives=weights, **changes)
+    model = make_model(corpus.vocabulary, settings).train()
+    stream = Stream(corpus, settings, model.views)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for step in range(steps):
+        optimizer.zero_grad()
+        model(stream.batch(step))["loss"].backward()
+        optimizer.step()
+    cells = Stream(corpus, settings, ("full",)).assemble(np.arange(150), np.random.default_rng(0))
+    view = cells["views"]["full"]
+    with torch.no_grad():
+        vectors = pooled(model.encoder, model.eval().encode("full", view), view, "mean").numpy()
+    human, mouse = (np.random.default_rng(s).integers(4, size=n) for s, n in ((1, 120), (2, 30)))
+    found = metrics.knn_transfer(vectors[:120], human.astype(str), vectors[120:], k=5)
+    return np.mean(found == mouse.astype(str))
+
+
+def test_the_swap_brings_species_together_that_share_no_token(files, separate, tmp_path):
+    corpus = build_corpus(files, tmp_path / "corpus", vocabulary=separate, min_genes=5)
+    alone = accuracy_across_species(corpus, {"mlm": 1.0})
+    together = accuracy_across_species(corpus, {"mlm": 1.0, "xspecies": 1.0})
+    assert together > 0.9
+    assert alone < 0.7
