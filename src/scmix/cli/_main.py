@@ -22,6 +22,9 @@ _EPILOG = """\
 Start with `scmix doctor`, then `scmix embed cells.h5ad -o embedded.h5ad`. The options are those of
 the Python functions (scmix.tl.embed, ...), where more is said about each."""
 
+# What other packages say about formats that they write, and users of scmix can do nothing about.
+_PLANS = ("Writing zarr v2 data", "Consolidated metadata is currently not part")
+
 # What the user can mend, and what the machine refused.
 _MENDABLE = (InputError, ModelFileError)
 _REFUSED = (ResourceError, OSError, MemoryError, ImportError, FloatingPointError)
@@ -113,7 +116,8 @@ def _told_plainly(args: argparse.Namespace) -> None:
     """Show what scmix warns of as one line, and nothing of what other packages plan to change."""
     for planned in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
         warnings.simplefilter("ignore", planned)
-    warnings.filterwarnings("ignore", "Writing zarr v2 data")  # of anndata, about its next version
+    for plan in _PLANS:
+        warnings.filterwarnings("ignore", plan)
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
         tell(f"scmix: warning: {in_words_of_the_shell(str(message), args)}")
