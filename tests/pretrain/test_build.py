@@ -140,6 +140,7 @@ def test_bad_sources_and_targets_are_refused(tmp_path, files, corpus, vocabulary
 
 def test_overwrite_replaces(tmp_path, files, vocabulary):
     out = tmp_path / "out"
+    out.mkdir()  # an empty folder is no reason to refuse
     build_corpus(files, out, vocabulary=vocabulary, min_genes=5)
     again = build_corpus(files[:1], out, vocabulary=vocabulary, min_genes=5, overwrite=True)
     assert again.datasets == ["blood"]

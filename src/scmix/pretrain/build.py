@@ -15,7 +15,7 @@ from .._errors import InputError, ResourceError
 from .._rank_kernels import MAX_RANK
 from ..genes import Vocabulary
 from ..ranks import n_threads
-from ._building.plan import Plan, stamps_of
+from ._building.plan import Plan, is_free, stamps_of
 from ._building.quality import Quality
 from ._building.source import Source, check_sources
 from ._building.stages import build
@@ -151,9 +151,9 @@ def _check_options(n_genes: int | None, medians: str, shard_tokens: int, n_jobs:
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
-    if not target.exists():
+    if is_free(target):
         return
-    if not (target / MANIFEST).is_file() and any(target.iterdir()):
+    if not (target / MANIFEST).is_file():
         raise InputError(f"{target} exists and is not a corpus. Choose another folder.")
     if not overwrite:
         raise InputError(

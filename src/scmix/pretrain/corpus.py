@@ -118,7 +118,7 @@ class Corpus:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process opens the folder again instead of getting a copy of the arrays."""
-        return type(self).open, (self.path,)
+        return type(self).open, (self.path.resolve(),)
 
     def __repr__(self) -> str:
         kinds = np.bincount(self.species, minlength=len(SPECIES))

@@ -197,6 +197,11 @@ class Plan:
         )
 
 
+def is_free(target: Path) -> bool:
+    """Whether there is nothing, or an empty folder."""
+    return not target.exists() or (target.is_dir() and not any(target.iterdir()))
+
+
 def stamps_of(sources: Sequence[Source]) -> tuple[dict[str, int], ...]:
     """Size and time of the last change of each file."""
     return tuple(stamp(Path(source.path)) for source in sources)

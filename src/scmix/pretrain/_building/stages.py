@@ -26,7 +26,7 @@ from ..medians import MedianSketch
 from .cells import Kept, read_fates, write_cells, write_fates
 from .claims import WAIT, Task, claim, do_all
 from .parts import write_part
-from .plan import Plan
+from .plan import Plan, is_free
 from .shards import write_shard
 
 _SKETCH = "sketch.npz"
@@ -148,7 +148,9 @@ def _write_manifest(plan: Plan, vocabulary: Path, sha256: str, n_shards: int) ->
 
 def _move(plan: Plan) -> None:
     """Put the corpus in its place; one that is there is moved away first."""
-    if not plan.target.exists():
+    if is_free(plan.target):
+        if plan.target.exists():
+            plan.target.rmdir()
         plan.corpus.replace(plan.target)
         return
     if not plan.overwrite:
