@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from ..encoder import Encoder
 from ..genes import Vocabulary
 from ..inference import default_batch_tokens, in_batches
 from ..perturbations import n_found
+from ._deletions import FEWEST, Deletions, Latest
 from ._edits import Edits, cuts, whole_cells
 from ._originals import Originals, distinct, rows_of, shortened
 from ._plan import Plan
@@ -130,12 +132,13 @@ class Engine:
             n_read = self._n_read(cells, rows[group], sets[group])
             cell, n_genes, which = distinct(rows[group], n_read)
             originals = self._originals(shortened(cells, cell, n_genes), species[cell])
+            latest = self._latest(cells, cell, species[cell], np.bincount(which))
             for start, stop in cuts(tokens[group], self._at_once):
                 at = slice(group.start + start, group.start + stop)
                 edits = Edits.of(
                     self.plan.edit, cells[rows[at]], sets[at], originals, which[start:stop]
                 )
-                vectors = self._vectors(edits, originals, species[rows[at]])
+                vectors = self._vectors(edits, originals, species[rows[at]], latest)
                 yield self._effects(edits, rows[at], numbers[at], vectors)
 
     @property
@@ -167,8 +170,31 @@ class Engine:
         in_batches(work, read.lengths, np.flatnonzero(read.lengths), self._budget)
         return Originals.of(hidden, read, is_gene)
 
+    def _latest(
+        self, cells: Sequences, rows: np.ndarray, species: np.ndarray, n_edits: np.ndarray
+    ) -> tuple[Latest | None, np.ndarray]:
+        """What gives deletions a common first layer, and the originals that it is worth for."""
+        no = None, np.zeros(len(rows), bool)
+        edit = self.plan.edit
+        if edit.kind != "delete" or self.plan.largest > 1 or self.device.type != "cpu":
+            return no
+        if self.vocabulary.suffix() or not self.encoder.resolve_layer(self.layer):
+            return no
+        n_read = np.minimum(cells.lengths[rows], edit.n_genes + edit.readmit)
+        read = add_special(
+            shortened(cells, rows, n_read),
+            self.vocabulary,
+            species,
+            max_length=edit.n_genes + 1 + len(self.vocabulary.prefix(0)),
+        )
+        return Latest(self.encoder, self.layer, read), n_edits >= FEWEST
+
     def _vectors(
-        self, edits: Edits, originals: Originals, species: np.ndarray
+        self,
+        edits: Edits,
+        originals: Originals,
+        species: np.ndarray,
+        latest: tuple[Latest | None, np.ndarray],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pooled cells before and after, and cosine of every gene that was there before."""
         read, is_gene = self._with_special(edits.sequences, species)
@@ -180,16 +206,27 @@ class Engine:
         after = before.copy()
         cosine = np.full(is_gene.size if self.by_token else 0, np.nan, np.float32)
 
-        def work(rows: np.ndarray) -> None:
+        def work(rows: np.ndarray, shared: Deletions | None = None) -> None:
             part = read[rows]
             where = ranges(read.indptr[rows], part.lengths)
-            hidden = self._hidden(part)
+            if shared is None:
+                hidden = self._hidden(part)
+            else:  # behind the special tokens in front, counted from 1
+                front = part.lengths[0] - edits.sequences.lengths[rows[0]]
+                hidden = shared.hidden(edits.rank[rows].astype(np.int64) + front - 1)
             before[rows] = self._originals_of(edits, rows, originals).cpu().numpy()
             after[rows] = self._pooled(hidden, part, keep[where]).cpu().numpy()
             if self.by_token:
                 cosine[where] = self._compare(hidden, originals, base[where])
 
-        in_batches(work, read.lengths, np.flatnonzero(edits.changed), self._budget)
+        made, worth = latest
+        alone = edits.changed & ~worth[edits.which]
+        in_batches(work, read.lengths, np.flatnonzero(alone), self._budget)
+        for cell in np.unique(edits.which[edits.changed & ~alone]):
+            rows = np.flatnonzero(edits.changed & (edits.which == cell))
+            if made is not None:
+                together = partial(work, shared=made.of(int(cell)))
+                in_batches(together, read.lengths, rows, self._budget)
         _check_finite(after[edits.changed])
         return before, after, cosine[is_gene] if self.by_token else cosine
 
