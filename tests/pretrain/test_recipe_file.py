@@ -53,6 +53,7 @@ def test_a_file_says_what_a_call_would(file, corpus):
     assert asked.options == {
         "validation": corpus.path,
         "validate_every": 2,
+        "labels": None,
         "log_every": 1,
         "checkpoint_every": 2,
         "licence": "CC0-1.0",
@@ -93,6 +94,7 @@ def test_a_model_to_start_from_is_a_folder_beside_the_file_or_a_name(file):
         ('out = "runs/first"', "", r"lacks 'out' in \[run\]"),
         ('name = "scmix-mini"', "", r"lacks 'name' in \[recipe\]"),
         ('name = "scmix-mini"', 'name = "mini"', "Found recipe 'mini'"),
+        ("every = 2", "labels = [1]", "labels is .1., expected names"),
         ("[corpus]", "[corpus", "not valid TOML"),
         ("[corpus]", "corpus = 3\n[other]", r"corpus = 3, expected a table|table \[other\]"),
     ],

@@ -1,17 +1,18 @@
 """Held-out losses of every objective, and probes that see what a model's vectors tell apart."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from scmix._errors import InputError
 from scmix._history import read_history
-from scmix.pretrain import recipe, train
+from scmix.pretrain import Source, build_corpus, recipe, train
 from scmix.pretrain._probes import Probes, pool_of
 from scmix.pretrain._validation import Validation
 from scmix.pretrain.model import make_model
 
-from .conftest import N_MODULES
+from .conftest import N_MODULES, counts_of, write_cells
 
 SIZES = {
     "num_hidden_layers": 1,
@@ -119,6 +120,22 @@ def test_cells_without_a_label_are_left_out(corpus):
     assert set(corpus.species[probes.rows]) == {0}
     assert {probe.name for probe in probes.probes} == {"probe_module"}
     assert not Probes(corpus, settings, {"none": np.full(len(corpus), "")}).probes
+
+
+def test_labels_are_columns_that_the_corpus_keeps(files, vocabulary, tmp_path):
+    obs = pd.DataFrame({"cell_type": ["a"] * 10 + ["b"] * 10, "donor": ["x", "y"] * 10})
+    cells = write_cells(tmp_path / "cells.h5ad", counts_of(20, seed=5), obs=obs)
+    sources = [Source(cells, keep=["cell_type", "donor"], organ="blood"), Source(files[0])]
+    kept = build_corpus(sources, tmp_path / "kept", vocabulary=vocabulary, min_genes=5)
+    settings = recipe("scmix-mini", **SIZES)
+    probes = Probes(kept, settings)
+    assert {probe.name for probe in probes.probes} == {"probe_cell_type", "probe_donor"}
+    assert set(kept.dataset[probes.rows]) == {0}
+    only = Probes(kept, settings, ["cell_type"])
+    assert {probe.name for probe in only.probes} == {"probe_cell_type"}
+    assert set(only.probes[0].labels) == {"a", "b"}
+    with pytest.raises(InputError, match=r"no column 'tissue'.*keep=\['tissue'\]"):
+        Probes(kept, settings, ["tissue"])
 
 
 def test_labels_of_the_wrong_length_are_refused(corpus, tmp_path):

@@ -3,7 +3,7 @@
 A cell gets the label that most of its nearest neighbours have (Cover & Hart, 1967).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,10 +16,12 @@ from ..genes import SPECIES
 from ..metrics import knn_transfer
 from ._held_out import batches_of, some_of, to_device
 from ._recipe import Recipe
-from .corpus import Corpus
+from .corpus import ORGAN, Corpus
 from .model import Pretraining
 from .objectives._pooling import pooled
 from .stream import Stream
+
+Labels = Mapping[str, ArrayLike] | Sequence[str] | None
 
 _MOST_CELLS = 600  # with labels, of a data set and species
 _FEWEST_CELLS = 4  # of a label, so that each half has two
@@ -50,13 +52,12 @@ class Probes:
     recipe
         Says how cells are cut and pooled.
     labels
-        For each kind of label one text per cell, "" for none; None: those of the corpus.
+        For each kind of label one text per cell, "" for none; or names of columns that the corpus
+        keeps; None: all of these but the organ.
     """
 
-    def __init__(
-        self, corpus: Corpus, recipe: Recipe, labels: Mapping[str, ArrayLike] | None = None
-    ) -> None:
-        kinds = _labels_of(corpus) if labels is None else labels
+    def __init__(self, corpus: Corpus, recipe: Recipe, labels: Labels = None) -> None:
+        kinds = _labels_of(corpus, labels)
         given = {name: _checked(name, values, corpus) for name, values in kinds.items()}
         self.rows = _chosen(corpus, list(given.values()))
         self.probes = [
@@ -153,5 +154,17 @@ def _checked(name: str, values: ArrayLike, corpus: Corpus) -> np.ndarray:
     return found
 
 
-def _labels_of(corpus: Corpus) -> dict[str, np.ndarray]:
-    return {name: corpus.labels(name) for name in getattr(corpus, "label_names", ())}
+def _labels_of(corpus: Corpus, labels: Labels) -> Mapping[str, ArrayLike]:
+    """Labels by kind, as text; "" where a cell has none."""
+    if isinstance(labels, Mapping):
+        return labels
+    names = [name for name in corpus.columns if name != ORGAN] if labels is None else labels
+    missing = [name for name in names if name not in corpus.columns]
+    if missing:
+        raise InputError(
+            f"The validation corpus has no column {missing[0]!r}, only "
+            f"{', '.join(corpus.columns) or 'none'}. Build it with "
+            f"Source(..., keep=[{missing[0]!r}])."
+        )
+    table = corpus.obs()
+    return {name: table[name].astype(object).fillna("").astype(str) for name in names}

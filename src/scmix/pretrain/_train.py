@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -19,6 +19,7 @@ from .._run_folder import agree_on_settings, last_checkpoint, sole_run
 from .._training import own_random_state
 from ..checkpoints import Model
 from ._distributed import from_first, wait_for_all
+from ._probes import Labels
 from ._run_options import RunOptions
 from ._start import check_vocabulary, first_values, new_model, recipe_for
 from ._trainer import Trainer
@@ -38,7 +39,7 @@ def train(
     start: str | PathLike[str] | Model | None = None,
     resume: bool = True,
     validation: Corpus | str | PathLike[str] | None = None,
-    labels: Mapping[str, ArrayLike] | None = None,
+    labels: Mapping[str, ArrayLike] | Sequence[str] | None = None,
     log_every: int = 10,
     validate_every: int | None = None,
     checkpoint_every: int = 500,
@@ -78,8 +79,9 @@ def train(
         loss of every objective on them, with fixed masks, is written to the history for each
         species, and how well the model's vectors tell cells with labels apart.
     labels
-        Kinds of labels of the held-out cells, each an array of text with one entry per cell of
-        ``validation``, "" for none; None: those that the corpus carries.
+        Kinds of labels of the held-out cells: names of columns that ``validation`` was built with
+        (``Source(keep=...)``), or arrays of text by name, one entry per cell, "" for none. None:
+        all columns that it keeps, but the organ.
     log_every
         Steps between records of the history; each holds means over these steps. A kill does not
         change them: ``checkpoint_every`` must be a multiple.
@@ -154,7 +156,7 @@ class _Run:
     args: TrainingArguments
     start: Model | None
     held_out: Corpus | None
-    labels: Mapping[str, ArrayLike] | None
+    labels: Labels
 
     @property
     def is_first(self) -> bool:
@@ -230,7 +232,7 @@ class _Run:
 
 def _open_validation(
     validation: Corpus | str | PathLike[str] | None,
-    labels: Mapping[str, ArrayLike] | None,
+    labels: Labels,
     corpus: Corpus,
 ) -> Corpus | None:
     if validation is None:

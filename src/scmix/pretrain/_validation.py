@@ -1,18 +1,16 @@
 """What a model in training does on cells held out from it: losses, and probes without training."""
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 
 from .._training import seed_of
 from ..genes import SPECIES
 from ._held_out import batches_of, some_of, to_device
-from ._probes import Probes
+from ._probes import Labels, Probes
 from ._recipe import Recipe
 from .corpus import Corpus
 from .model import Pretraining
@@ -53,7 +51,7 @@ class Validation:
         training: Corpus,
         recipe: Recipe,
         model: Pretraining,
-        labels: Mapping[str, ArrayLike] | None = None,
+        labels: Labels = None,
     ) -> None:
         self.baseline: dict[str, float] = {}
         self.batches: dict[tuple[str, str], list[dict[str, Any]]] = {}

@@ -18,7 +18,7 @@ _WRITTEN: dict[type, Any] = {float: _NUMBER, tuple: list, type(None): object}
 # Each table's settings and their types.
 _TABLES: dict[str, dict[str, type | tuple[type, ...]]] = {
     "corpus": {"path": str},
-    "validation": {"path": str, "every": int},
+    "validation": {"path": str, "every": int, "labels": list},
     "run": {
         "out": str,
         "start": str,
@@ -87,10 +87,10 @@ def run_recipe_file(path: str | PathLike[str], *, out: str | PathLike[str] | Non
 def read_recipe_file(path: str | PathLike[str]) -> RecipeFile:
     """Read a recipe file and refuse what it should not hold.
 
-    Tables are ``[corpus]`` with ``path``; ``[validation]`` (may be left out) with ``path`` and
-    ``every``; ``[recipe]`` with ``name`` and any field of :class:`Recipe`; ``[run]`` with ``out``,
-    and as in :func:`train` ``start``, ``resume``, ``log_every``, ``checkpoint_every``, ``keep`` and
-    ``licence``. Paths are relative to the file's folder.
+    Tables are ``[corpus]`` with ``path``; ``[validation]`` (may be left out) with ``path``,
+    ``every`` and ``labels``; ``[recipe]`` with ``name`` and any field of :class:`Recipe`; ``[run]``
+    with ``out``, and as in :func:`train` ``start``, ``resume``, ``log_every``,
+    ``checkpoint_every``, ``keep`` and ``licence``. Paths are relative to the file's folder.
 
     Parameters
     ----------
@@ -130,6 +130,7 @@ def read_recipe_file(path: str | PathLike[str]) -> RecipeFile:
     if "validation" in tables:
         options["validation"] = _beside(file, tables["validation"]["path"])
         options["validate_every"] = tables["validation"].get("every")
+        options["labels"] = tables["validation"].get("labels")
     out = _beside(file, run.pop("out"))
     if "start" in run:
         found = _beside(file, run["start"])
@@ -178,6 +179,10 @@ def _recipe_types() -> dict[str, Any]:
 
 
 def _check_type(where: str, value: Any, kind: Any) -> None:
+    if where.endswith("[validation] labels"):
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise InputError(f"{where} is {value!r}, expected names such as ['cell_type'].")
+        return
     right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     numbers = all(isinstance(v, _NUMBER) and not isinstance(v, bool) for v in inner)
