@@ -104,12 +104,13 @@ def perturbed() -> dict[str, Figure]:
     some = ["LYZ", "S100A8", "S100A9", "FCN1", "CST3", "TYROBP", "AIF1", "FTL", "FTH1", "HLA-DRA"]
     call |= {"effects": "genes", "max_cells": 60, "test_states": False, "key_added": "on_genes"}
     scmix.tl.perturb(adata, some, **call)
-    scmix.tl.embed(adata, n_genes=255)
-    layout(adata)
+    both = adata[adata.obs["cell_type"].isin(["CD14+ Mono", "FCGR3A+ Mono"])].copy()
+    scmix.tl.embed(both, n_genes=255)
+    layout(both)
     draw = {"adata": adata, "return_fig": True}
     return {
         "perturbation": scmix.pl.perturbation(n_genes=15, **draw),
-        "perturbation_shift": scmix.pl.perturbation_shift(**draw),
+        "perturbation_shift": scmix.pl.perturbation_shift(both, return_fig=True),
         "perturbation_heatmap": scmix.pl.perturbation_heatmap(n_genes=12, **draw),
         "perturbation_heatmap_genes": scmix.pl.perturbation_heatmap(
             by="genes", key="on_genes", n_genes=14, **draw

@@ -85,7 +85,7 @@ def panel_inches(n_panels: int, room: float = 0.0) -> float:
 
 def point_size(n_cells: int, panel: float) -> float:
     """Square points of a cell, so that the cells cover about the same part of any panel."""
-    return float(np.clip(900 / n_cells, 0.15, 2.5)) * panel**2
+    return float(np.clip(900 / n_cells, 0.15, 1.3)) * panel**2
 
 
 def _key_inches(painted: Paint, legend_loc: str) -> float:

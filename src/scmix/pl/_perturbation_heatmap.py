@@ -1,7 +1,7 @@
 """Effects of several genes on several states, or on each other."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -152,7 +152,7 @@ def _size(matrix: pd.DataFrame, by: str) -> tuple[float, float]:
     if by == "genes":
         width, height = 0.15 * len(columns), LETTER * max(columns) + 0.35
     else:
-        width, height = max(0.45, LETTER * max(columns)) * len(columns), 0.4
+        width, height = max(0.5, LETTER * max(columns)) * len(columns), 0.4
     return width + rows + 0.95, max(1.3, height + 0.155 * len(matrix))
 
 
@@ -175,12 +175,20 @@ def _draw(axes: "Axes", matrix: pd.DataFrame, by: str) -> None:
     axes.set_ylabel("perturbed gene")
     axes.figure.colorbar(image, ax=axes, label="effect" if signed else "1 - cosine", shrink=0.8)
     if signed and values.size <= _MOST_NUMBERS:
-        for (row, column), value in np.ndenumerate(values):
-            dark = abs(value) > 0.6 * largest
+        _write_numbers(axes, values, image, largest)
+
+
+def _write_numbers(axes: "Axes", values: np.ndarray, image: Any, largest: float) -> None:
+    """Two digits of the largest value, dark on light and light on dark."""
+    digits = max(0, 1 - int(np.floor(np.log10(largest)))) if largest > 0 else 0
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            red, green, blue, _ = image.cmap(image.norm(value))
+            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
             axes.text(
                 column,
                 row,
-                f"{value:.3f}" if np.isfinite(value) else "",
+                f"{round(value, digits) + 0.0:.{digits}f}",  # no minus in front of zero
                 ha="center",
                 va="center",
                 fontsize="small",

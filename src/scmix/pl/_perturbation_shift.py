@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LONGEST = 0.12  # of the width of the layout
+_LONGEST = 0.15  # of the extent of the cells of all states
+_MOST_ARROWS = 40
 _START, _GOALS = "#9ecae1", OKABE_ITO[4:5] + OKABE_ITO[1:2] + OKABE_ITO[5:8]
 
 
@@ -37,9 +38,9 @@ def perturbation_shift(
     """Draw arrows from cells to their perturbed selves, in a picture of all cells.
 
     One panel for each gene. Start cells are blue, cells of a goal orange with a star at their
-    middle, all others grey. An arrow points to where, in the picture, cells lie that the shift
-    points to, and is as long as the shift is, on one scale in all panels and much enlarged. A
-    picture in the plane shows directions roughly: read effects from the scores.
+    middle, all others grey. An arrow, of 40 cells at most, points to where, in the picture, cells
+    lie that the shift points to, and is as long as the shift is, on one scale in all panels and
+    much enlarged. A picture in the plane shows directions roughly: read effects from the scores.
 
     Parameters
     ----------
@@ -98,14 +99,15 @@ def perturbation_shift(
     layout, states = np.asarray(adata.obsm[basis])[:, :2], _states(adata, found["params"])
     names = list(pd.unique(table["label"]))
     panel = min(panel_inches(len(names)), 2.4)
+    extent = float(np.ptp(layout[states.notna().to_numpy()], axis=0).max())
     size = size if size is not None else point_size(len(layout), panel)
     with styled():
         figure, grid = subplots(1, len(names), panel * len(names), panel + 0.3, squeeze=False)
         for axes, name in zip(grid[0], names, strict=True):
             _cells(axes, layout, states, size)
-            _arrows(axes, table[table["label"] == name], np.ptp(layout[:, 0]))
+            _arrows(axes, some(table[table["label"] == name]), extent)
             axes.set_title(name)
-        _key(figure, states)
+        _key(figure, states, n_columns=2 if len(names) == 1 else 4)
     return hand_over(figure, show, return_fig, n_axes=len(names))
 
 
@@ -193,35 +195,16 @@ def _colors(states: pd.Series) -> dict[str, str]:
 
 
 def _cells(axes: "Axes", layout: np.ndarray, states: pd.Series, size: float) -> None:
-    from matplotlib.patheffects import withStroke
-
     options: Any = {"s": size, "linewidths": 0, "rasterized": len(layout) > RASTER_FROM}
     none = states.isna().to_numpy()
     _scatter(axes, layout[none], MISSING, zorder=0, **options)
     colors = _colors(states)
     for name, color in colors.items():
         _scatter(axes, layout[(states == name).to_numpy()], color, zorder=1, **options)
+    star: Any = {"marker": "*", "s": 60, "edgecolors": "black", "linewidths": 0.6, "zorder": 4}
     for name in list(colors)[1:]:
         middle = np.median(layout[(states == name).to_numpy()], axis=0)
-        _scatter(
-            axes,
-            middle[None],
-            colors[name],
-            marker="*",
-            s=70,
-            edgecolors="black",
-            linewidths=0.5,
-            zorder=4,
-        )
-        axes.annotate(
-            name,
-            middle,
-            xytext=(0, 6),
-            textcoords="offset points",
-            ha="center",
-            zorder=5,
-            path_effects=[withStroke(linewidth=2, foreground="white")],
-        )
+        _scatter(axes, middle[None], colors[name], **star)
     axes.set(xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")
 
@@ -230,21 +213,26 @@ def _scatter(axes: "Axes", points: np.ndarray, color: str, **options: Any) -> No
     axes.scatter(points[:, 0], points[:, 1], c=color, **options)
 
 
-def _arrows(axes: "Axes", table: pd.DataFrame, width: float) -> None:
+def some(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows from all of the table, not more than can be told apart as arrows."""
+    return table.iloc[np.unique(np.linspace(0, len(table) - 1, _MOST_ARROWS).astype(np.intp))]
+
+
+def _arrows(axes: "Axes", table: pd.DataFrame, extent: float) -> None:
     axes.quiver(
         *(table[name].to_numpy() for name in ("x", "y")),
-        *(table[name].to_numpy() * _LONGEST * width for name in ("dx", "dy")),
+        *(table[name].to_numpy() * _LONGEST * extent for name in ("dx", "dy")),
         angles="xy",
         scale_units="xy",
         scale=1,
-        width=0.006,
-        headwidth=4,
+        width=0.005,
+        headwidth=3.5,
         color="black",
         zorder=3,
     )
 
 
-def _key(figure: "Figure", states: pd.Series) -> None:
+def _key(figure: "Figure", states: pd.Series, n_columns: int) -> None:
     from matplotlib.lines import Line2D
 
     colors = _colors(states) | ({"other": MISSING} if states.isna().any() else {})
@@ -252,4 +240,9 @@ def _key(figure: "Figure", states: pd.Series) -> None:
         Line2D([], [], marker="o", linestyle="", markersize=4, color=color, label=name)
         for name, color in colors.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    goals = Line2D(
+        [], [], marker="*", linestyle="", markersize=7, color="white", markeredgecolor="black",
+        markeredgewidth=0.6, label="middle of a goal",
+    )  # fmt: skip
+    handles.append(goals)
+    figure.legend(handles=handles, loc="outside lower center", ncols=n_columns, columnspacing=1)
