@@ -97,6 +97,14 @@ def test_draws_follow_the_multinomial_law_without_replacement():
     np.testing.assert_allclose(found, expected, atol=0.015)
 
 
+def test_chances_sum_to_one_in_low_precision_too():
+    genes = torch.ones(500, dtype=torch.bool)
+    with torch.autocast("cpu", torch.bfloat16):
+        chance = attention()(torch.randn(500, 4), [0, 500], genes).chance
+    assert chance.dtype == torch.float32
+    assert chance.sum().item() == pytest.approx(1, abs=1e-5)
+
+
 @pytest.mark.parametrize("mode", ["adversarial", "published"])
 def test_as_many_distinct_genes_as_the_share_asks_for(mode):
     masker = attention(mode=mode, n_heads=8)

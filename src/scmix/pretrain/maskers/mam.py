@@ -113,25 +113,9 @@ class MultinomialAttention(nn.Module):
         genes
             Which tokens may be hidden, bool, shape ``(T,)``.
         """
-        cells = Segments(indptr, keys.device)
-        read = self.read(keys)
-        attention = self._attention(read, cells, genes)
-        chance = self._chance(attention, cells, genes)
-        n_hidden = self._n_hidden(cells, genes)
-        logs = chance.clamp(min=_TINY).log()  # finite slope where the chance is 0
-        noise = -torch.empty_like(chance).exponential_().log()  # Gumbel
-        draw = cells.order((logs + noise).masked_fill(~genes, -torch.inf))
-        taken = cells.position < cells.spread(n_hidden)  # in the order of the draw
-        hidden = torch.zeros_like(genes)
-        hidden[draw[taken]] = True
-        return Choice(
-            hidden,
-            chance,
-            plackett_luce(chance[draw], taken, cells),
-            n_hidden,
-            cells.sum(-chance * logs),
-            self._summary(attention, read, cells) if self.mode == "published" else None,
-        )
+        # in bfloat16 chances would not sum to one
+        with torch.autocast(keys.device.type, enabled=False):
+            return self._draw(keys.float(), Segments(indptr, keys.device), genes)
 
     def loss(self, choice: Choice, losses: Tensor) -> Tensor:
         """The masker's own loss, a scalar.
@@ -155,6 +139,26 @@ class MultinomialAttention(nn.Module):
         if choice.summary is None:
             return None
         return Segments(indptr, choice.summary.device).spread(self.inject(choice.summary))
+
+    def _draw(self, keys: Tensor, cells: "Segments", genes: Tensor) -> Choice:
+        read = self.read(keys)
+        attention = self._attention(read, cells, genes)
+        chance = self._chance(attention, cells, genes)
+        n_hidden = self._n_hidden(cells, genes)
+        logs = chance.clamp(min=_TINY).log()  # finite slope where the chance is 0
+        noise = -torch.empty_like(chance).exponential_().log()  # Gumbel
+        draw = cells.order((logs + noise).masked_fill(~genes, -torch.inf))
+        taken = cells.position < cells.spread(n_hidden)  # in the order of the draw
+        hidden = torch.zeros_like(genes)
+        hidden[draw[taken]] = True
+        return Choice(
+            hidden,
+            chance,
+            plackett_luce(chance[draw], taken, cells),
+            n_hidden,
+            cells.sum(-chance * logs),
+            self._summary(attention, read, cells) if self.mode == "published" else None,
+        )
 
     def _attention(self, read: Tensor, cells: "Segments", genes: Tensor) -> Tensor:
         """Attention of each latent over the genes of each cell, shape ``(T, n_latents)``."""
