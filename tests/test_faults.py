@@ -5,7 +5,6 @@ nobody sees a traceback in the shell.
 """
 
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,7 +20,7 @@ import torch
 
 import scmix
 from scmix import checkpoints, tl
-from scmix._errors import InputError, ModelFileError
+from scmix._errors import InputError
 from scmix.cli import main
 from scmix.encoder import Config
 from scmix.genes import Vocabulary
@@ -325,7 +324,7 @@ def test_in_the_shell(name: str, cells: Cells, model: str, capsys: Any) -> None:
     assert [path.name for path in Path().iterdir()] == ["in.h5ad"]
 
 
-# -- faults that are no errors, and faults of files ------------------------------------------------
+# -- faults that are no errors ---------------------------------------------------------------------
 
 
 def test_an_empty_cell_has_no_vector_and_a_warning(cells: Cells, model: str, capsys: Any) -> None:
@@ -348,36 +347,3 @@ def test_upper_case_mouse_symbols_are_no_human_genes_in_silence(
     mouse.var_names = [name.upper() for name in genes_of(vocabulary, "mouse", "symbol")]
     with pytest.warns(UserWarning, match=r"[Cc]ase|upper|mouse"):
         tl.embed(mouse, model)
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "one bit": lambda path: path.write_bytes(flipped(path.read_bytes())),
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-9]),
-    "a pickle": lambda path: path.write_bytes(b"\x80\x04." + path.read_bytes()[3:]),
-}
-
-
-def flipped(content: bytes) -> bytes:
-    return content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_model(damage: str, cells: Cells, model: str, capsys: Any) -> None:
-    shutil.copytree(model, "copy")
-    DAMAGES[damage](Path("copy/model.safetensors"))
-    with pytest.raises(ModelFileError, match=r"model\.safetensors .* Copy the model again"):
-        tl.embed(cells, "copy")
-    assert "X_scmix" not in cells.obsm
-    cells.write_h5ad("in.h5ad")
-    assert main(in_the_shell("embed", "copy")) == 2
-    assert "Copy the model again" in capsys.readouterr().err
-    assert not Path("out.h5ad").exists()
-
-
-def test_an_encoder_is_no_classifier(cells: Cells, model: str, capsys: Any) -> None:
-    expected = r"(holds|is) (no|an) .*(classifier|encoder).*fine.tune"
-    with pytest.raises(ValueError, match=expected):
-        tl.annotate(cells, model)
-    cells.write_h5ad("in.h5ad")
-    assert main(["annotate", "in.h5ad", model, "-o", "out.h5ad"]) == 2
-    assert re.search(expected, capsys.readouterr().err)
