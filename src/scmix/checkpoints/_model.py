@@ -62,6 +62,7 @@ class Model:
         """How `tl.embed` pools the genes of a cell: as an objective did in training, or the mean."""
         recipe = self.manifest.get("recipe", {})
         pools = [recipe.get(f"{name}_pool") for name in recipe.get("objectives", {})]
+        pools.append(recipe.get("pool"))  # of an untrained twin
         return "weighted" if {"weighted", "discounted"} & {*pools} else "mean"
 
     @property
@@ -242,7 +243,7 @@ def untrained(
         raise InputError(f"Found seed={seed!r}, expected an integer from 0 to 2**63 - 1.")
     _check_fit(config, vocabulary)
     encoder = _random_encoder(config, pooler=pooler, seed=seed).eval()
-    recipe = {"name": "untrained", "seed": seed, "simcse_pool": pool}
+    recipe = {"name": "untrained", "seed": seed, "pool": pool}
     manifest = {"recipe": recipe, "training_data": [], "licence": ""}
     return Model(
         encoder, vocabulary, manifest, name or f"untrained-{seed}", weights_sha256(encoder)
