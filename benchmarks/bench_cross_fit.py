@@ -11,7 +11,8 @@ deleted, and the share of p-values at or below alpha is counted
 - cross-fitted: with `scmix.tl.cross_fit`, two folds of three donors per state;
 - one fold of these: with the first fold alone, whose p-values are those of its own permutations.
 
-Genes of a data set depend on each other, so the standard error is that of means of data sets.
+With 16 data sets: 0.10, 0.70, 0.05 and 0.16 at alpha 0.1, standard errors 0.04 to 0.07. Genes of a
+data set depend on each other, so the standard error is that of means of data sets.
 """
 
 import argparse

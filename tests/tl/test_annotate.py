@@ -405,3 +405,18 @@ def test_what_is_stale_goes_with_the_write_or_not_at_all(query, unchanged):
         _slots.write(query, made, stale=[("obs", "old"), ("obsm", "missing")])
     _slots.write(query, made, stale=[("obs", "old")])
     assert "old" not in query.obs
+
+
+def test_cells_unlike_those_of_the_calibration_are_told(query, classifier, monkeypatch):
+    kept = classifier.calibration["cell_type"]
+    known = strangeness(kept, kept.logits, kept.distances)
+    from scmix.tl._far import share_far
+
+    assert share_far(kept, known) <= 0.1
+    assert share_far(kept, np.append(known + 1e3, np.nan)) == 1.0
+    monkeypatch.setattr("scmix.tl._annotate.share_far", lambda *_: 0.4)
+    monkeypatch.setattr("scmix.tl._far._FEWEST", 2)
+    with pytest.warns(UserWarning, match="40% of the cells lie farther from all types of"):
+        found = scmix.tl.annotate(query, classifier, label_key="cell_type", copy=True)
+    assert found.uns["scmix_label"]["share_far"] == 0.4
+    assert "scmix_label_distance" not in found.obs

@@ -157,7 +157,8 @@ def test_false_positive_rate_without_and_with_cross_fitting():
     path = Path(__file__).parents[2] / "benchmarks" / "bench_cross_fit.py"
     if not path.exists():
         pytest.skip("the benchmarks are not here")
-    found = runpy.run_path(str(path))["simulate"](16)
-    assert found["on its own cells"] > 0.2
-    assert found["cross-fitted"] < 0.15
+    found = runpy.run_path(str(path))["simulate"](16)  # standard errors are 0.04 to 0.07
+    assert found["on its own cells"] > 0.4
+    assert found["cross-fitted"] < 0.2
+    assert found["one fold of these"] < 0.3
     assert found["not fine-tuned"] < 0.2

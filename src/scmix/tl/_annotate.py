@@ -17,6 +17,7 @@ from ..genes import SPECIES
 from ..pp._match_adata import match_adata
 from ..statistics import conformal_sets
 from ._decisions import Reject, Rule, Sets, check_rules, likeliest, make_rule
+from ._far import has_distances, share_far, warn_shifted
 from ._labelling import UNKNOWN, check_slots, label_slots, of_label, warn_without_vector
 from ._predictions import Predictions, predict
 from ._smoothing import Voters, find_voters
@@ -55,7 +56,7 @@ def annotate(
     Cells of a species that the classifier was not trained on can be labelled through the shared
     vocabulary. But confidence, sets and rejection hold for cells like those of the calibration:
     another species, assay or tissue is outside their guarantee. A warning says so where the
-    species differs.
+    species differs, and where many more cells than should lie far from all types.
 
     Parameters
     ----------
@@ -116,7 +117,9 @@ def annotate(
         calibration cells.
     `uns[key_added]` : dict
         `params`, `classes` (names of the columns), `thresholds`, `n_unknown`, `n_seen` (cells
-        that the classifier was trained or calibrated on) and `caveat` (text, empty if none).
+        that the classifier was trained or calibrated on), `share_far` (of cells farther from all
+        types than 90 % of the calibration cells: 0.1 where both are alike) and `caveat` (text,
+        empty if none).
 
     Raises
     ------
@@ -172,7 +175,7 @@ def annotate(
         ),
         adata.n_obs,
         names,
-        measured=list(names) if reject == "distance" else [],
+        measured=[key for key in names if has_distances(loaded.calibration.get(key))],
         device=device,
         dtype=dtype,
         batch_tokens=batch_tokens,
@@ -184,7 +187,11 @@ def annotate(
     }
     slots: dict[tuple[str, str], Any] = {}
     for key, name in names.items():
-        slots |= _decided(name, found, key, loaded.classes[key], rules[key], voters, about)
+        far = {}
+        if key in found.distances:
+            far["share_far"] = share_far(loaded.calibration[key], found.distances[key])
+            warn_shifted(key, far["share_far"], adata.n_obs)
+        slots |= _decided(name, found, key, loaded.classes[key], rules[key], voters, about | far)
     warn_without_vector(found.n_empty, adata.n_obs, key_added)
     _warn(about, adata.n_obs)
     target = adata.copy() if copy else adata
@@ -228,7 +235,7 @@ def _decided(
     if rule.sets is not None:
         method, threshold = rule.sets
         slots["obsm", f"{name}_sets"] = conformal_sets(chances, threshold, method)
-    if key in found.distances:
+    if rule.reject is not None and rule.reject[0] == "distance":
         slots["obs", f"{name}_distance"] = found.distances[key]
     return slots
 
