@@ -189,6 +189,14 @@ def test_views_of_a_stream(corpus):
     assert genes.sum() + n_hidden == corpus.sequences(batch["rows"]).tokens.size
 
 
+@pytest.mark.parametrize("name", ["value_autoencoder", "restore"])
+def test_batches_have_as_many_tokens_as_the_recipe_says(corpus, name):
+    settings = settled(objectives={name: 1.0}, restore_genes=(10, 20))
+    stream = Stream(corpus, settings, settings.views)
+    tokens = [stream.batch(i)["views"][settings.views[0]]["tokens"].numel() for i in range(20)]
+    assert 0.8 * 500 < np.mean(tokens) < 1.1 * 500
+
+
 def test_moments_equal_those_of_a_dense_matrix(corpus):
     mean, spread = value_moments(corpus, 1e4)
     for species in (0, 1):

@@ -80,6 +80,12 @@ def view_lengths(
     it is read alone: the other views hold the whole cell, or nearly.
     """
     whole = np.minimum(lengths + n_special, recipe.max_length)
+    if set(names) == {"panel"}:
+        shown = np.mean(recipe.restore_genes) * (1 - np.mean(recipe.restore_share))
+        return np.full_like(whole, min(round(shown) + n_special, recipe.max_length))
+    if set(names) == {"visible"}:
+        shown = np.rint(lengths * (1 - recipe.hide_nonzero)).astype(np.int64)
+        return np.minimum(np.maximum(shown, 1) + n_special, recipe.max_length)
     if set(names) == {"part"}:
         shares = {
             "keep_k": np.minimum(1.0, recipe.keep_k / np.maximum(lengths, 1)),
