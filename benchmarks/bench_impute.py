@@ -1,6 +1,7 @@
 """What imputed values are worth, beside simple methods; downstream effects first.
 
     python benchmarks/bench_impute.py --out impute [--steps 300] [--seeds 0 1 2]
+    python benchmarks/bench_impute.py --table impute.csv
 
 Data are those that ship with scmix; with SCMIX_DATA set, also some of its data/. Half of the cells
 train: two small models of our own (a value autoencoder and one that restores gene subsets), ridge
@@ -23,6 +24,7 @@ Zeros are never taken for truth. Writes <out>.csv row by row, and prints the mea
 """
 
 import argparse
+import logging
 import os
 import tempfile
 import warnings
@@ -51,7 +53,7 @@ from scmix.genes import SPECIES, Vocabulary
 from scmix.pp._match_adata import match_adata
 
 THINNED, N_SHUFFLED, N_GENES = 0.3, 200, 2000
-SMALL = {"hidden_size": 64, "intermediate_size": 128, "max_length": 512, "tokens_per_step": 8192}
+SMALL = {"hidden_size": 64, "intermediate_size": 128, "max_length": 512, "tokens_per_step": 4096}
 RECIPES = {"scmix value autoencoder": "value-mini", "scmix restore": "restore-mini"}
 DOWNSTREAM = ["false_de_shuffled", "false_de_null", "ari"]
 ERRORS = ["lost_rmse", "gene_r", "panel_r"]
@@ -194,7 +196,7 @@ def train_models(task: Task, names: np.ndarray, steps: int, folder: Path) -> dic
     methods = {}
     for name, recipe in RECIPES.items():
         final = scmix.pretrain.train(
-            corpus, folder / recipe, recipe, steps=steps, log_every=50, checkpoint_every=steps,
+            corpus, folder / recipe, recipe, steps=steps, log_every=steps, checkpoint_every=steps,
             value_autoencoder_thinning=0.5, **SMALL,
         )  # fmt: skip
         methods[name] = of_model(scmix.models.load(final))
@@ -292,20 +294,30 @@ def rows(steps: int, seeds: list[int], only: list[str]) -> Iterator[dict[str, ob
                 yield {"data": name, "seed": seed, "steps": steps, "method": label, **found}
 
 
+def to_table(results: pd.DataFrame) -> str:
+    """Means over seeds as Markdown, downstream effects first."""
+    mean = results.groupby(["data", "method"], sort=False)[DOWNSTREAM + ERRORS].mean()
+    return mean.round(3).reset_index().to_markdown(index=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--out", default="impute")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--data", nargs="*", default=[], help="names of data sets; all if none")
+    parser.add_argument("--table", help="print the table of a file written before")
     options = parser.parse_args()
+    logging.disable(logging.INFO)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    if options.table:
+        print(to_table(pd.read_csv(options.table)))
+        return
     table: list[dict[str, object]] = []
     for row in rows(options.steps, options.seeds, options.data):
         table.append(row)
         pd.DataFrame(table).to_csv(f"{options.out}.csv", index=False)
-    mean = pd.DataFrame(table).groupby(["data", "method"], sort=False)[DOWNSTREAM + ERRORS].mean()
-    print(mean.round(3).reset_index().to_markdown(index=False))
+    print(to_table(pd.DataFrame(table)))
 
 
 if __name__ == "__main__":
