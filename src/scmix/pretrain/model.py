@@ -36,6 +36,8 @@ class Pretraining(nn.Module):
             {name: make_objective(name, recipe, encoder.config) for name in recipe.objectives}
         )
         self.weights = dict(recipe.objectives)
+        if "mlm" not in recipe.objectives:  # data-parallel training refuses what gets no gradient
+            encoder.cls.requires_grad_(False)
         self.masker = LearnedMask(recipe, encoder.config) if recipe.masker == "mam" else None
 
     @property
