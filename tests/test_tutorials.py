@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import scmix
-from scmix import datasets
+from scmix import datasets, pretrain
 
 TUTORIALS = Path(__file__).parents[1] / "tutorials"
 NOTEBOOKS = sorted(TUTORIALS.glob("*.ipynb"))
 CELLS_PER_TYPE = 8
+PARTS = ("blood", "mouse pancreas", "human pancreas")
 BLOOD_CELLS_PER_TYPE = 32  # half of them unused, the rest in three parts
 
 
@@ -32,12 +33,23 @@ def few_cells(monkeypatch):
 @pytest.fixture
 def few_blood_cells(monkeypatch, path):
     """The blood cells with a few of each type, for the tutorial that uses all types."""
-    if path.stem != "02_annotate_and_transfer":
+    if path.stem not in ("02_annotate_and_transfer", "04_pretrain"):
         return
     full = datasets.pbmc3k()
     rows = full.obs.groupby("cell_type", observed=True).indices.values()
     part = full[np.sort(np.concatenate([r[:BLOOD_CELLS_PER_TYPE] for r in rows]))].copy()
     monkeypatch.setattr(datasets, "pbmc3k", part.copy)
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Pretraining of ten steps."""
+    full, short = pretrain.train, {"steps": 10, "validate_every": 5, "checkpoint_every": 10}
+
+    def train(*args, **options):
+        return full(*args, **{**options, **short, "log_every": 5})
+
+    monkeypatch.setattr(pretrain, "train", train)
 
 
 @pytest.fixture(autouse=True)
@@ -49,12 +61,17 @@ def _close_figures():
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
-def test_notebook_runs(path, few_cells, few_blood_cells, capsys):
+def test_notebook_runs(path, few_cells, few_blood_cells, few_steps, capsys):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     namespace = {"__name__": "__main__"}
     for number, source in enumerate(code):
         exec(compile(source, f"{path.name}, code cell {number}", "exec"), namespace)
+    if path.stem == "04_pretrain":
+        looks = namespace["looks"]
+        assert looks["step"].tolist() == [0, 5, 10]
+        assert looks["human_mlm"].iloc[-1] < looks["human_mlm"].iloc[0]
+        assert set(namespace["validation"].datasets) == {f"{name} held out" for name in PARTS}
     if path.stem == "05_geneformer_checkpoint":
         assert namespace["same_genes"] == 1
         assert namespace["difference"] < 1e-12

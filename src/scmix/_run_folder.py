@@ -1,5 +1,6 @@
 """The folder of a run: its settings, its complete checkpoints, and a lock against a second run."""
 
+import errno
 import hashlib
 import json
 import os
@@ -10,12 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ._errors import InputError
+from ._errors import InputError, ResourceError
 from .settings import logger
 
 SETTINGS = "settings.json"
 COMPLETE = "complete.json"
 _PREFIX = "checkpoint-"
+_DISK = {getattr(errno, name, -1) for name in ("ENOSPC", "EDQUOT", "EROFS")}
 
 
 def mark_complete(checkpoint: Path) -> None:
@@ -113,6 +115,20 @@ def sole_run(folder: Path, rank: int) -> Iterator[None]:
                 f"Another process is training in {folder}. Wait for it, or choose another folder."
             ) from error
         yield
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Say that the disk is full or read-only, where that ended a run."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise ResourceError(
+            f"Could not write to {folder}: {error.strerror}. Checkpoints from before are whole; "
+            "free some space and make the same call again to go on."
+        ) from error
 
 
 def _lock(descriptor: int) -> None:

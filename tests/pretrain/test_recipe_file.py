@@ -31,7 +31,7 @@ steps = 2
 mlm = 1
 
 [run]
-out = "runs/first"
+out = "runs/erster Lauf ü"
 log_every = 1
 checkpoint_every = 2
 licence = "CC0-1.0"
@@ -48,7 +48,7 @@ def file(corpus, tmp_path) -> Path:
 def test_a_file_says_what_a_call_would(file, corpus):
     asked = read_recipe_file(file)
     assert (asked.corpus, asked.recipe) == (corpus.path, "scmix-mini")
-    assert asked.out == file.parent.resolve() / "runs" / "first"
+    assert asked.out == file.parent.resolve() / "runs" / "erster Lauf ü"
     assert asked.changes["objectives"] == {"mlm": 1}
     assert asked.options == {
         "validation": corpus.path,
@@ -62,7 +62,7 @@ def test_a_file_says_what_a_call_would(file, corpus):
 
 def test_a_file_trains_as_the_call_does(file, tmp_path):
     final = run_recipe_file(file)
-    assert final == file.parent.resolve() / "runs" / "first" / "final"
+    assert final == file.parent.resolve() / "runs" / "erster Lauf ü" / "final"
     model = checkpoints.load(final)
     assert model.manifest["recipe"]["subset_share"] == [0.5, 1.0]
     assert model.manifest["licence"] == "CC0-1.0"
@@ -91,7 +91,7 @@ def test_a_model_to_start_from_is_a_folder_beside_the_file_or_a_name(file):
         ("steps = 2", "steps = 0", "steps=0"),
         ("mlm = 1", 'mlm = "all"', "expected numbers"),
         ("mlm = 1", "mllm = 1", "mllm"),
-        ('out = "runs/first"', "", r"lacks 'out' in \[run\]"),
+        ('out = "runs/erster Lauf ü"', "", r"lacks 'out' in \[run\]"),
         ('name = "scmix-mini"', "", r"lacks 'name' in \[recipe\]"),
         ('name = "scmix-mini"', 'name = "mini"', "Found recipe 'mini'"),
         ("every = 2", "labels = [1]", "labels is .1., expected names"),

@@ -1,5 +1,6 @@
 """Training learns, stops at NaN, and a killed run that goes on equals one never interrupted."""
 
+import errno
 import os
 import random
 import shutil
@@ -13,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from scmix import checkpoints
-from scmix._errors import InputError
+from scmix import _training, checkpoints
+from scmix._errors import InputError, ResourceError
 from scmix._history import read_history
 from scmix._run_folder import last_checkpoint, sole_run
 from scmix.pretrain import Corpus, build_corpus, train
@@ -240,6 +241,20 @@ def test_a_checkpoint_that_is_not_whole_is_not_chosen(trained, tmp_path, damage)
     assert not (run / "checkpoint-200").exists()
     damage(run / "checkpoint-150")
     assert last_checkpoint(run) is None
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on_afterwards(corpus, tmp_path, monkeypatch):
+    def full(checkpoint):
+        (checkpoint / "complete.json.partial").write_text("{", "utf-8")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    options = {**TINY, "steps": 4, "objectives": {"mlm": 1.0}}
+    monkeypatch.setattr(_training, "mark_complete", full)
+    with pytest.raises(ResourceError, match=r"No space left.*same call again"):
+        train(corpus, tmp_path, **options)
+    monkeypatch.undo()
+    assert last_checkpoint(tmp_path) is None
+    assert train(corpus, tmp_path, **options).is_dir()
 
 
 @pytest.mark.skipif(

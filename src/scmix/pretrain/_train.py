@@ -15,7 +15,7 @@ from transformers import TrainingArguments
 from .. import checkpoints
 from .._errors import InputError
 from .._history import History
-from .._run_folder import agree_on_settings, last_checkpoint, sole_run
+from .._run_folder import agree_on_settings, disk_errors, last_checkpoint, sole_run
 from .._training import own_random_state
 from ..checkpoints import Model
 from ._distributed import from_first, wait_for_all
@@ -107,6 +107,8 @@ def train(
     FloatingPointError
         The loss or a gradient is not finite. The message names the step and the cells.
         Checkpoints from before stay.
+    ResourceError
+        The disk is full. Checkpoints from before stay, and the same call goes on from there.
 
     Examples
     --------
@@ -136,7 +138,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     args = options.arguments(folder, settled, validate=held_out is not None)
     run = _Run(folder, corpus, settled, args, model, held_out, labels)
-    with own_random_state(), sole_run(folder, args.process_index):
+    with own_random_state(), disk_errors(folder), sole_run(folder, args.process_index):
         if run.is_first:
             agree_on_settings(folder, run.settings | options.to_dict(), resume)
         wait_for_all()
