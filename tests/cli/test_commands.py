@@ -102,8 +102,8 @@ def test_corpus_and_pretrain(cells, scmix, here):
     )
     assert scmix("pretrain", "recipe.toml", "--check")[0] == 0
     assert not (here / "run").exists()
-    code, out, _ = scmix("pretrain", "recipe.toml", "-o", "other", "-q")
-    assert (code, out) == (0, "Saved in other/final.\n")
+    code, out, err = scmix("pretrain", "recipe.toml", "-o", "other", "-q")
+    assert (code, out) == (0, "Saved in other/final.\n"), err
     assert models.load("other/final").config.hidden_size == 8
 
 
