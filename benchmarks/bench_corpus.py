@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batches", type=int, default=50, help="loaded by each way")
     parser.add_argument("--steps", type=int, default=3, help="of training")
+    parser.add_argument("--tokens", type=int, default=12_288, help="in a batch")
     parser.add_argument("--run", choices=BUILDS, help="for the processes that are measured")
     parser.add_argument("--folder", type=Path)
     args = parser.parse_args()
@@ -55,6 +56,7 @@ def build_all(sizes: list[int], folder: Path) -> Path:
     columns = [f"{n:,} cells: cells/s | per core | peak MB" for n in sizes]
     print("| build | " + " | ".join(columns) + " |")
     print("| --- |" + " --- | --- | --- |" * len(sizes))
+    make_files(folder / "warm-up", 100 * N_FILES)
     for n in sizes:
         make_files(folder / str(n), n)
     for name in ways():
@@ -87,7 +89,8 @@ def run(name: str, folder: Path) -> None:
 
     scmix.settings.progress = False
     files = sorted(folder.glob("*.h5ad"))
-    BUILDS[name](files[:1], folder / "warm-up")  # kernels are read, and packages imported
+    # packages are imported, and kernels read
+    BUILDS[name]([folder.parent / "warm-up" / "0.h5ad"], folder / "warm-up")
     start, before = time.perf_counter(), processor_seconds()
     n_cells = BUILDS[name](files, folder / slug(name))
     seconds, processor = time.perf_counter() - start, processor_seconds() - before
@@ -119,9 +122,8 @@ def build_published(files: list[Path], out: Path) -> int:
     for path in files:
         tokens += token_lists(ad.read_h5ad(path, backed="r"))
     table = Dataset.from_dict({"input_ids": tokens})
-    # named, because the package cannot hash these functions with the newest pyarrow
-    table = table.map(cut, new_fingerprint="cut")
-    table = table.map(measure, new_fingerprint="measured")
+    table = table.map(cut)
+    table = table.map(measure)
     table.save_to_disk(str(out))
     return len(table)
 
@@ -153,7 +155,6 @@ def token_lists(adata: ad.AnnData) -> list[np.ndarray]:
 PUBLISHED = "published way (datasets)"
 BUILDS: dict[str, Callable[..., int]] = {
     "scmix": build,
-    "scmix, 2 processes": lambda files, out: build(files, out, n_jobs=2),
     "scmix, all genes with counts": lambda files, out: build(files, out, n_genes=None, values=True),
     PUBLISHED: build_published,
 }
@@ -192,7 +193,7 @@ def load_all(folder: Path, args: argparse.Namespace) -> None:
     from scmix.pretrain.stream import Stream
 
     torch.set_num_threads(args.threads)
-    settings = recipe("mix-geneformer")
+    settings = recipe("mix-geneformer", tokens_per_step=args.tokens)
     corpus = Corpus.open(folder / slug("scmix"))
     model = make_model(corpus.vocabulary, settings)
     stream = Stream(corpus, settings, model.views)
