@@ -63,7 +63,7 @@ class Model:
         recipe = self.manifest.get("recipe", {})
         pools = [recipe.get(f"{name}_pool") for name in recipe.get("objectives", {})]
         pools.append(recipe.get("pool"))  # of an untrained twin
-        return "weighted" if {"weighted", "discounted"} & {*pools} else "mean"
+        return "weighted" if "weighted" in pools else "mean"
 
     @property
     def n_parameters(self) -> int:
