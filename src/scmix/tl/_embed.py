@@ -46,6 +46,9 @@ def embed(
     depend on the other cells. Counts are read in blocks of cells, so memory grows with the result
     only.
 
+    Under `torchrun` or `accelerate launch` each process embeds its share of the cells, and all get
+    the vectors of all. With a client of `dask.distributed`, a dask array is embedded on its workers.
+
     Hidden layers are counted as a Python index into the hidden states. Other packages count
     differently:
 
@@ -60,11 +63,12 @@ def embed(
     Parameters
     ----------
     adata
-        Raw counts, cells by genes: in memory, a view, backed or dask.
+        Raw counts, cells by genes: in memory, a view, backed, opened lazily or dask.
     model
         A name of `scmix.models.list()`, the folder of a checkpoint, or a loaded model.
     layer
-        Layer with the counts; `.X` by default.
+        Layer with the counts; `.X` by default. `"raw"`: counts and genes of `adata.raw`, where no
+        layer has that name.
     species
         `"human"` or `"mouse"`; recognised by the gene names when not given.
     species_key
@@ -121,7 +125,7 @@ def embed(
     MissingKeyError
         If a layer or column does not exist.
     ResourceError
-        If not even one cell fits into memory.
+        If not even one cell fits into memory, or another process of the run failed.
 
     Examples
     --------
