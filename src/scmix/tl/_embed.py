@@ -47,7 +47,8 @@ def embed(
     only.
 
     Under `torchrun` or `accelerate launch` each process embeds its share of the cells, and all get
-    the vectors of all. With a client of `dask.distributed`, a dask array is embedded on its workers.
+    the vectors of all. With a client of `dask.distributed`, a dask array is embedded on the
+    workers.
 
     Hidden layers are counted as a Python index into the hidden states. Other packages count
     differently:
@@ -81,7 +82,8 @@ def embed(
         Accept fractional counts, such as those corrected for ambient RNA.
     pool
         `"mean"` over the cell's genes; `"weighted"`: a gene weighs the length of its word
-        embedding divided by `log2(1 + rank)`, so that distinctive genes count most; `"first"`: the gene of highest rank;
+        embedding divided by `log2(1 + rank)`, so that distinctive genes count most; `"first"`: the
+        gene of highest rank;
         `"cls"`, where the vocabulary has one; `"pooler"`, where the model has one. When not given:
         what the model was trained with (`default_pool`): `"weighted"` for scmix-mini, otherwise
         `"mean"`.
