@@ -64,6 +64,7 @@ LEAST["tl.evaluate"] = MOST["tl.evaluate"]
 LEAST["tl.fine_tune"] = {"label_key": "cell_type"}
 LEAST["tl.fine_tune_genes"] = MOST["tl.fine_tune_genes"]
 LEAST["tl.cross_fit"] = MOST["tl.cross_fit"]
+LONG = {"tl.annotate", "tl.evaluate"}
 
 
 def rows() -> dict[str, tuple[str, str]]:
@@ -78,7 +79,11 @@ def test_every_function_has_a_row_and_is_tried() -> None:
     assert sorted(MOST) == sorted(names)
 
 
-@pytest.mark.parametrize("name", MOST)
+def marked(name: str) -> object:
+    return pytest.param(name, marks=pytest.mark.slow if name in LONG else ())
+
+
+@pytest.mark.parametrize("name", map(marked, MOST))
 def test_slots_are_those_of_the_table(name, cells, tiny) -> None:
     reads, writes = rows()[name]
     always = writes.split("; with options")[0]
