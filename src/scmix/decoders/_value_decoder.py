@@ -72,10 +72,6 @@ class ValueDecoder(nn.Module):
         self.head.weight.zero_()
         self.head.bias.zero_()
         self.query.load_state_dict(self.memory.state_dict())
-        for layer in self.layers:
-            layer.key.load_state_dict(layer.query.state_dict())
-            layer.query.weight.mul_(_SHARPNESS)
-            layer.key.weight.mul_(_SHARPNESS)
         if self.depth is not None:
             self.depth.weight.normal_(0.0, _SPREAD)
 
@@ -193,6 +189,9 @@ class _Layer(nn.Module):
         self.before_dense = nn.LayerNorm(width)
         self.wide = nn.Linear(width, inner)
         self.narrow = nn.Linear(inner, width)
+        with torch.no_grad():
+            self.query.weight.mul_(_SHARPNESS)
+        self.key.load_state_dict(self.query.state_dict())
 
     def forward(self, x: Tensor, memory: Tensor, real: Tensor) -> Tensor:
         asked, known = self.before_attention(x), self.before_attention(memory)
