@@ -15,7 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # Rooms (modules and packages right below scmix) by layer. A private module is its neighbours' own.
 ARRAYS = {"genes", "_gene_lookup", "_gene_matching", "_gene_names", "_gene_spelling"}
-ARRAYS |= {"_gene_table", "_species"}
+ARRAYS |= {"_gene_table", "_gene_sets", "_species"}
 ARRAYS |= {"ranks", "_rank_kernels", "_jit", "_counts", "batches", "perturbations"}
 ARRAYS |= {"statistics", "metrics"}
 NETWORK = {"attention", "encoder", "_config"}

@@ -5,22 +5,20 @@ around the edited genes by :func:`scmix.batches.add_special`). Every function ta
 at once and edits each with a set of genes of its own.
 """
 
-from collections import Counter
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from typing import TypeVar
 
 import numpy as np
 
 from ._errors import InputError
+from ._gene_sets import Gene as Gene
+from ._gene_sets import check_distinct as check_distinct
+from ._gene_sets import pairs as pairs
+from ._gene_sets import with_anchor as with_anchor
 from .batches import Sequences, positions, ranges
 
 KINDS = ("delete", "overexpress", "inhibit", "activate")
 UNITS = ("positions", "fraction", "quartiles")
 NONE = -1  # fills up the rows of sets that have fewer genes than others
-
-Gene = TypeVar("Gene", bound=Hashable)
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,37 +268,6 @@ def every_gene(sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
     Row of the sequence, int64 `(m,)`, and the gene, int32 `(m, 1)`.
     """
     return _rows(sequences), sequences.tokens[:, None]
-
-
-def pairs(genes: Sequence[Gene]) -> list[tuple[Gene, Gene]]:
-    """All pairs of a list of genes, however they are named.
-
-    Examples
-    --------
-    >>> pairs(["GATA4", "TBX5", "MEF2C"])
-    [('GATA4', 'TBX5'), ('GATA4', 'MEF2C'), ('TBX5', 'MEF2C')]
-    """
-    check_distinct(genes)
-    return list(combinations(genes, 2))
-
-
-def with_anchor(anchor: Gene, genes: Sequence[Gene]) -> list[tuple[Gene, Gene]]:
-    """An anchor gene with each other gene of a list; the anchor itself may be in it.
-
-    Examples
-    --------
-    >>> with_anchor("GATA4", ["TBX5", "GATA4", "MEF2C"])
-    [('GATA4', 'TBX5'), ('GATA4', 'MEF2C')]
-    """
-    check_distinct(genes)
-    return [(anchor, gene) for gene in genes if gene != anchor]
-
-
-def check_distinct(genes: Sequence[Hashable]) -> None:
-    """Refuse a list that names a gene twice."""
-    twice = [str(gene) for gene, n in Counter(genes).items() if n > 1]
-    if twice:
-        raise InputError(f"Found {', '.join(twice)} twice; expected every gene once in a set.")
 
 
 def as_sets(genes: np.ndarray, n: int) -> np.ndarray:

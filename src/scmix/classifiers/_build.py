@@ -1,6 +1,6 @@
 """A classifier from a trained network: weights, calibration, and what it was made from."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ from ..checkpoints import Model
 from ..checkpoints._model import weights_sha256
 from ..genes import SPECIES
 from ..statistics import Calibration, class_centroids, fit_temperature, nearest_centroid
+from ._cells import Cells
 from ._classifier import CellClassifier
 from ._heads import Head
 from ._network import Network
@@ -17,14 +18,11 @@ from ._recipes import Recipe
 from ._seen import fingerprints
 from ._validation import scores
 
-if TYPE_CHECKING:
-    from ._fit import Cells
-
 
 def build(
     network: Network,
     base: Model,
-    cells: "Cells",
+    cells: Cells,
     whole: Sequences,
     recipe: Recipe,
     n_genes: int,
@@ -76,7 +74,7 @@ def _heads(network: Network) -> list[Head]:
 def _calibrate(
     classifier: CellClassifier,
     key: str,
-    cells: "Cells",
+    cells: Cells,
     codes: np.ndarray,
     logits: np.ndarray,
     vectors: np.ndarray,
@@ -103,7 +101,7 @@ def _calibrate(
     )
 
 
-def _about(base: Model, cells: "Cells", recipe: Recipe, about: dict[str, Any]) -> dict[str, Any]:
+def _about(base: Model, cells: Cells, recipe: Recipe, about: dict[str, Any]) -> dict[str, Any]:
     chosen = recipe.epochs > 0 and recipe.keep == "best"
     return {
         "base": {"name": base.name, "sha256": base.sha256},

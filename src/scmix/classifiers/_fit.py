@@ -3,7 +3,6 @@
 import hashlib
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,63 +21,19 @@ from ..batches import Sequences, add_special
 from ..checkpoints import Model
 from ..settings import settings
 from ._build import build
+from ._cells import Cells
 from ._classifier import CellClassifier, load, n_special
 from ._heads import gene_matrix, start
-from ._labels import Labels
 from ._lora import add_adapters, merge_adapters
 from ._network import Network, first_tokens, freeze, with_pooler
 from ._recipes import Recipe
 from ._records import make_history
-from ._split import divide
 from ._stream import Stream
 from ._trainer import Trainer
 from ._validation import Best, Validation, in_bf16
 
 _HISTORY, _BEST = "history.jsonl", "best.safetensors"
 MOST_GENES = 2047  # that vote; the encoder reads as many as it has positions for
-
-
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """Labelled cells, and which of them are set aside.
-
-    Parameters
-    ----------
-    sequences
-        Gene tokens by rank, without special tokens.
-    species
-        Species code of each cell.
-    labels
-        At least one for each cell.
-    aside
-        Whether a cell is set aside to choose and calibrate by.
-    groups
-        Donor or batch of each cell as a number; None: not known.
-    chooses, calibrates
-        Which of the cells set aside choose the epoch, and which calibrate; all when not given.
-    """
-
-    sequences: Sequences
-    species: np.ndarray
-    labels: Labels
-    aside: np.ndarray
-    groups: np.ndarray | None = None
-    chooses: np.ndarray = None  # type: ignore[assignment]
-    calibrates: np.ndarray = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        for name in ("chooses", "calibrates"):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, self.aside)
-
-    def divided(self, recipe: Recipe) -> "Cells":
-        """With `chooses` and `calibrates` said; they differ where there is something to choose."""
-        chooses = calibrates = self.aside
-        if recipe.epochs and recipe.keep == "best":
-            chooses, calibrates = divide(
-                self.aside, self.labels.codes[:, 0], self.groups, recipe.seed
-            )
-        return replace(self, chooses=chooses, calibrates=calibrates)
 
 
 def genes_read(model: Model, recipe: Recipe, n_genes: int | None) -> int:

@@ -37,7 +37,8 @@ class Deletions:
     @torch.inference_mode()
     def __init__(self, encoder: Encoder, tokens: np.ndarray, layer: int) -> None:
         self.encoder, self.layer, self.n = encoder, layer, len(tokens)
-        block: Any = encoder.bert.encoder.layer[0].attention.self
+        layers: Any = encoder.bert.encoder.layer
+        block = layers[0].attention.self
         self.embedded = _both(encoder, torch.from_numpy(tokens))
         parts = (block.query, block.key, block.value)
         q, k, v = (
