@@ -34,6 +34,7 @@ def largest_of_a_step(n_cells: int) -> int:
     model = Pretraining(Encoder(config), recipe("scmix-mini", objectives={"mlm": 1.0}))
     n = n_cells * LENGTH
     view = {"tokens": torch.arange(n) % VOCABULARY, "indptr": list(range(0, n + 1, LENGTH))}
+    view["place"] = torch.arange(n_cells)
     positions = torch.arange(0, n, 6)
     targets = {"positions": positions, "labels": view["tokens"][positions]}
     batch = {"views": {"masked": view}, "targets": targets}
