@@ -19,8 +19,8 @@ def pooled(encoder: Encoder, hidden: Tensor, view: dict[str, Any], pool: str) ->
     view
         The view.
     pool
-        "mean" or "weighted" (by gene and rank) over genes, special and masked tokens left out; "first":
-        the pooler's output for the top-ranked gene; "cls": the first token of each cell.
+        "mean" or "weighted" (by gene and rank) over genes, special and masked tokens left out;
+        "first": the pooler's output for the top-ranked gene; "cls": the first token of each cell.
 
     Returns
     -------
