@@ -82,10 +82,11 @@ def table(results: dict[str, dict[str, float]], sizes: Sequence[int]) -> str:
     for task in TASKS:
         cells = []
         for n in sizes:
-            one, names = results[f"{task} {n}"], results[f"names {n}"]
-            rest = (
-                one["peak"] - one["result"] - names["peak"] + results[f"names {sizes[0]}"]["peak"]
-            )
+            one = results.get(f"{task} {n}")
+            if one is None:
+                cells.append("not run")
+                continue
+            rest = one["peak"] - one["result"] - results[f"names {n}"]["peak"]
             cells.append(f"{one['peak']:,.0f} MB ({rest:,.0f}), {one['seconds']:,.0f} s")
         lines.append(f"| {LABELS[task]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
