@@ -12,10 +12,11 @@ The ratios are for a sweep over the 70 alpha and beta cells that there are (SWEE
 Measured with scmix-mini (4 layers, 1,023 genes of a cell), one core with AMX to itself (`chrt -f 1
 taskset -c 0`) while the other was busy: a published deletion 0.285 s; exact in bfloat16 14.6 ms,
 19.5 times faster (15 times before deletions shared their first layer; shorter runs took 12.5 to
-13.3 ms), in float32 42 ms, 7 times. Screening alone 0.42 s a cell, 670 times; with 300 genes run exactly as well
-(bfloat16) 180 times. Rank correlation of estimates with exact effects: 0.99 in float32 and 0.95 in
-bfloat16 (means of genes), 0.97 to 0.99 and 0.82 to 0.91 within single cells. Exact effects in
-bfloat16 and float32 correlate at 0.95. On a core that is shared, times differ threefold.
+13.3 ms), in float32 42 ms, 7 times. Screening alone 0.42 s a cell, 670 times; with 300 genes run
+exactly as well (bfloat16) 180 times. Rank correlation of estimates with exact effects: 0.99 in
+float32 and 0.95 in bfloat16 (means of genes), 0.97 to 0.99 and 0.82 to 0.91 within single cells.
+Exact effects in bfloat16 and float32 correlate at 0.95. On a core that is shared, times differ
+threefold.
 
     python benchmarks/bench_perturb.py --cells 4 --out perturb.json
 """

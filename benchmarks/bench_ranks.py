@@ -14,9 +14,9 @@ a busy machine give both the processor (`chrt -f 1`), and believe no single run.
 
 What limits it, at 5,000 cells on one core (10 million counts, 0.15 s in all, `chrt -f 1 taskset -c
 0`): ranking 64 to 79 ms, which threads share; reading 80 MB by h5py, one thread at a time, 40 to 45
-ms; opening the file 14 ms and matching the genes 6 ms before either can begin; checking 4 ms. With two
-threads reading and ranking overlap, but opening and matching stay. They hardly grow with the cells,
-so that ratios do: 51 at 5,000 cells, 66 at 10,000.
+ms; opening the file 14 ms and matching the genes 6 ms before either can begin; checking 4 ms. With
+two threads reading and ranking overlap, but opening and matching stay. They hardly grow with the
+cells, so that ratios do: 51 at 5,000 cells, 66 at 10,000.
 
     pip install scmix[bench]
     python benchmarks/bench_ranks.py                  # 5,000 cells x 20,000 genes, 10 % density

@@ -342,3 +342,10 @@ def test_separate_vocabulary(both, tiny):
     config = dataclasses.replace(tiny.config, vocab_size=vocabulary.n_tokens)
     model = checkpoints.untrained(config, vocabulary, seed=0)
     assert np.isfinite(vectors(both, model, species_key="species")).all()
+
+
+def test_a_model_that_reads_values_is_refused(human, tiny, unchanged):
+    recipe = {"name": "wced", "objectives": {"wced": 1.0}, "value_input": "mlp"}
+    model = dataclasses.replace(tiny, manifest={**tiny.manifest, "recipe": recipe})
+    with unchanged(human), pytest.raises(InputError, match="recipe 'wced' to read values"):
+        tl.embed(human, model, **EXACT)

@@ -59,7 +59,7 @@ class Model:
 
     @property
     def default_pool(self) -> str:
-        """How `tl.embed` pools the genes of a cell: as an objective did in training, or the mean."""
+        """How `tl.embed` pools the genes of a cell: as an objective did in training, or "mean"."""
         recipe = self.manifest.get("recipe", {})
         pools = [recipe.get(f"{name}_pool") for name in recipe.get("objectives", {})]
         pools.append(recipe.get("pool"))  # of an untrained twin

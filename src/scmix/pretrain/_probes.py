@@ -74,7 +74,7 @@ class Probes:
             for reference, query in _halves(here, values):
                 yield _Probe(f"probe_{name}", reference, query, values)
         sides = [np.flatnonzero((species == code) & (values != "")) for code in (0, 1)]
-        shared = np.intersect1d(*(values[side] for side in sides))
+        shared = np.intersect1d(values[sides[0]], values[sides[1]])
         sides = [side[np.isin(values[side], shared)] for side in sides]
         if len(shared) > 1:
             for one, two in ((0, 1), (1, 0)):

@@ -18,7 +18,7 @@ from .stream import Stream
 
 _MOST_CELLS = 256  # of a species: as many tokens as a few steps of training
 # Every recipe is judged by the same mask, whatever it hides in training.
-_MASK = {
+_MASK: dict[str, Any] = {
     "mask_share": 0.15,
     "masker": "uniform",
     "part_masker": "uniform",

@@ -60,7 +60,7 @@ def start_from_coexpression(
 
 
 def _gene_tokens(corpus: Corpus) -> torch.Tensor:
-    return torch.from_numpy(corpus.vocabulary.species_of_token.any(axis=0).nonzero()[0])
+    return torch.from_numpy(np.flatnonzero(corpus.vocabulary.species_of_token.any(axis=0)))
 
 
 def log_shares(

@@ -81,8 +81,8 @@ def view_lengths(
     """
     whole = np.minimum(lengths + n_special, recipe.max_length)
     if set(names) == {"panel"}:
-        shown = np.mean(recipe.restore_genes) * (1 - np.mean(recipe.restore_share))
-        return np.full_like(whole, min(round(shown) + n_special, recipe.max_length))
+        n_shown = float(np.mean(recipe.restore_genes)) * (1 - float(np.mean(recipe.restore_share)))
+        return np.full_like(whole, min(round(n_shown) + n_special, recipe.max_length))
     if set(names) == {"visible"}:
         shown = np.rint(lengths * (1 - recipe.hide_nonzero)).astype(np.int64)
         return np.minimum(np.maximum(shown, 1) + n_special, recipe.max_length)

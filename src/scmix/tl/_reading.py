@@ -153,10 +153,22 @@ class Reader:
 
 def read_out(model: Model, pool: str | None, hidden_layer: int | None) -> tuple[str, int]:
     """How a model's tokens are pooled and in which layer, when it is not said: see `tl.embed`."""
+    _check_reads_ranks(model)
     pool = model.default_pool if pool is None else pool
     if hidden_layer is None:
         hidden_layer = -1 if pool == "pooler" else -2
     return pool, hidden_layer
+
+
+def _check_reads_ranks(model: Model) -> None:
+    recipe = model.manifest.get("recipe", {})
+    objectives = recipe.get("objectives", {})
+    if recipe.get("value_input", "none") != "none" or "masked_values" in objectives:
+        raise InputError(
+            f"Found model {model.name!r}, trained by recipe {recipe.get('name')!r} to read values "
+            "of genes beside their ranks; expected one that reads ranks alone. Train with a recipe "
+            "that does, such as 'wced-rank' or 'poisson-rank'."
+        )
 
 
 def check_target(adata: AnnData, slot: str, key: str, *, overwrite: bool, copy: bool) -> None:
