@@ -83,7 +83,7 @@ def marked(name: str) -> object:
     return pytest.param(name, marks=pytest.mark.slow if name in LONG else ())
 
 
-@pytest.mark.parametrize("name", map(marked, MOST))
+@pytest.mark.parametrize("name", [marked(name) for name in MOST])
 def test_slots_are_those_of_the_table(name, cells, tiny) -> None:
     reads, writes = rows()[name]
     always = writes.split("; with options")[0]
