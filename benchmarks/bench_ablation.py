@@ -45,18 +45,18 @@ CONTRAST = {
 }
 WHOLE = {"objectives": {"wced": 1.0}, "wced_pool": "weighted"}
 RECIPES: dict[str, dict] = {
-    "random start, no step": {"init": "random", **START},
-    "co-expression, no step": START,
+    "random start (no step)": {"init": "random", **START},
+    "co-expression (no step)": START,
     "mlm + simcse (scmix-mini)": {},
     "mlm": MLM,
     "mlm + subset contrast": CONTRAST,
     "wced": WHOLE,
     "wced + mlm": {**WHOLE, "objectives": {"wced": 1.0, "mlm": 1.0}},
     "poisson": {"objectives": {"poisson": 1.0}, "poisson_pool": "weighted"},
-    "mlm + simcse, separate vocabulary": {"vocabulary": "separate"},
-    "mlm + simcse, no species token": {"species_token_dropout": 1.0},
-    "mlm + simcse, 2 layers": {"num_hidden_layers": 2},
-    "mlm + simcse, random start": {"init": "random"},
+    "separate vocabulary": {"vocabulary": "separate"},
+    "no species token": {"species_token_dropout": 1.0},
+    "2 layers": {"num_hidden_layers": 2},
+    "random start (trained)": {"init": "random"},
 }
 
 
