@@ -74,7 +74,7 @@ bench: $(READY)dev $(READY)bench
 		echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
-	rm -rf build dist docs/_build docs/generated .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/_build docs/generated docs/api/generated docs/tutorials/*.ipynb .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -rf $(VENV) $(NEWEST) demo.png coverage.xml .coverage
 
 $(READY)%: pyproject.toml constraints.txt

@@ -27,8 +27,7 @@ class ValueDecoder(nn.Module):
     Where it starts matters for small models. The last layer starts at zero and its output is in
     standard deviations from the gene's mean, so that before any training the mean is predicted.
     Queries and keys start alike, so that a gene first looks at genes with vectors like its own
-    (with the start from co-expression: those it is expressed with). On planted modules of genes
-    the restoring loss was 0.57 after 60 steps with this start, and 1.02 without.
+    (with the start from co-expression: those it is expressed with).
 
     Parameters
     ----------
