@@ -193,7 +193,6 @@ class Encoder(nn.Module):
         self.config = config
         self.bert = _Bert(config, pooler)
         self.cls = _Head(config)
-        self._lengths: tuple[tuple[int, int, torch.dtype], Tensor] | None = None
         self.apply(self._init_weights)
 
     @property
@@ -344,11 +343,11 @@ class Encoder(nn.Module):
             keep = torch.ones(len(x), dtype=torch.bool, device=x.device)
         weights = keep.to(x)
         if tokens is not None:
-            lengths = self._token_lengths()
+            embedding = self.bert.embeddings.word_embeddings.weight
+            lengths = torch.linalg.vector_norm(embedding[tokens.to(embedding.device)], dim=1)
             before = F.pad(keep.cumsum(0), (1, 0))
             rank = before[1:] - before[offsets[:-1]].repeat_interleave(offsets.diff())
-            lengths = lengths.to(x)[tokens.to(lengths.device)].to(x.device)
-            weights = weights * lengths / torch.log2(1 + rank.clamp(min=1))
+            weights = weights * lengths.to(x) / torch.log2(1 + rank.clamp(min=1))
         total = torch.segment_reduce(weights, "sum", offsets=offsets)
         sizes = bounds.diff()
         if len(sizes) and sizes[0] > 0 and (sizes == sizes[0]).all():  # one product, 5 x faster
@@ -356,16 +355,6 @@ class Encoder(nn.Module):
             return (weights.view(shape)[:, None] @ x.unflatten(0, shape))[:, 0] / total[:, None]
         x = x * weights[:, None]
         return torch.segment_reduce(x, "sum", offsets=offsets, axis=0) / total[:, None]
-
-    def _token_lengths(self) -> Tensor:
-        """Length of every word embedding; kept as long as these do not change."""
-        weight = self.bert.embeddings.word_embeddings.weight
-        if torch.is_grad_enabled() and weight.requires_grad:
-            return torch.linalg.vector_norm(weight, dim=1)
-        state = weight.data_ptr(), weight._version, weight.dtype
-        if self._lengths is None or self._lengths[0] != state:
-            self._lengths = state, torch.linalg.vector_norm(weight.detach(), dim=1)
-        return self._lengths[1]
 
     def pooler(self, first: Tensor) -> Tensor:
         """The pooler's output for the hidden states of first tokens, ``(n, H)``."""
