@@ -76,6 +76,30 @@ def run_recipe_file(path: str | PathLike[str], *, out: str | PathLike[str] | Non
     InputError
         The file has a setting that does not exist, or lacks one, or as in
         :func:`scmix.pretrain.train`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import scmix
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> scmix.datasets.pbmc3k()[:40].write_h5ad(folder / "cells.h5ad")
+    >>> corpus = scmix.pretrain.build_corpus([folder / "cells.h5ad"], folder / "corpus")
+    >>> text = '''
+    ... [corpus]
+    ... path = "corpus"
+    ... [recipe]
+    ... name = "scmix-mini"
+    ... hidden_size = 16
+    ... num_hidden_layers = 1
+    ... max_length = 64
+    ... tokens_per_step = 512
+    ... steps = 2
+    ... [run]
+    ... out = "run"
+    ... '''
+    >>> _ = (folder / "recipe.toml").write_text(text)
+    >>> run_recipe_file(folder / "recipe.toml").name
+    'final'
     """
     from ._train import train  # needs torch, which checking a file does not
 
