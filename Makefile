@@ -1,5 +1,5 @@
 # make demo    from counts to a table and a picture (demo.png)
-# make test    all tests; make test ARGS="tests/tl -k embed" for some
+# make test    the tests; make test ARGS="tests/tl -k embed" for some; make test-slow the long ones
 # also: test-newest, coverage, lint, doctest, spelling, linkcheck, docs, gallery, tables, tutorials,
 #       bench, clean
 #
@@ -22,7 +22,7 @@ NEWEST ?= .venv-newest
 # No pins: the newest release of everything.
 NEWEST_OF := --upgrade --upgrade-strategy eager
 
-.PHONY: demo test test-newest coverage lint doctest spelling linkcheck docs gallery tables
+.PHONY: demo test test-slow test-newest coverage lint doctest spelling linkcheck docs gallery tables
 .PHONY: tutorials bench clean
 
 demo: $(READY)dev
@@ -30,6 +30,9 @@ demo: $(READY)dev
 
 test: $(READY)dev
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(READY)dev
+	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-newest: $(NEWEST)/.installed
 	@$(NEWEST)/bin/python -c "import sys; from importlib.metadata import version as v; print( \
