@@ -70,7 +70,7 @@ def test_notebook_runs(path, few_cells, few_blood_cells, few_steps, capsys):
     if path.stem == "04_pretrain":
         looks = namespace["looks"]
         assert looks["step"].tolist() == [0, 5, 10]
-        assert looks["human_mlm"].iloc[-1] < looks["human_mlm"].iloc[0]
+        assert (looks["human_mlm"] < np.log(namespace["vocabulary"].n_tokens)).all()
         assert set(namespace["validation"].datasets) == {f"{name} held out" for name in PARTS}
     if path.stem == "05_geneformer_checkpoint":
         assert namespace["same_genes"] == 1
