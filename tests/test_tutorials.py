@@ -43,8 +43,8 @@ def few_blood_cells(monkeypatch, path):
 
 @pytest.fixture
 def few_steps(monkeypatch):
-    """Pretraining of ten steps."""
-    full, short = pretrain.train, {"steps": 10, "validate_every": 5, "checkpoint_every": 10}
+    """Pretraining of forty steps."""
+    full, short = pretrain.train, {"steps": 40, "validate_every": 20, "checkpoint_every": 40}
 
     def train(*args, **options):
         return full(*args, **{**options, **short, "log_every": 5})
@@ -69,8 +69,8 @@ def test_notebook_runs(path, few_cells, few_blood_cells, few_steps, capsys):
         exec(compile(source, f"{path.name}, code cell {number}", "exec"), namespace)
     if path.stem == "04_pretrain":
         looks = namespace["looks"]
-        assert looks["step"].tolist() == [0, 5, 10]
-        assert (looks["human_mlm"] < np.log(namespace["vocabulary"].n_tokens)).all()
+        assert looks["step"].tolist() == [0, 20, 40]
+        assert looks["human_mlm"].iloc[-1] < looks["human_mlm"].iloc[0]
         assert set(namespace["validation"].datasets) == {f"{name} held out" for name in PARTS}
     if path.stem == "05_geneformer_checkpoint":
         assert namespace["same_genes"] == 1
