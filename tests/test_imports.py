@@ -22,7 +22,7 @@ NETWORK = {"attention", "encoder", "_config"}
 MODELS = {"inference", "_device", "_processes", "checkpoints", "models", "effects", "decoders"}
 SLOTS = {"_slots", "_opening", "_count_blocks", "_row_blocks", "_writer"}
 CORE = ARRAYS | NETWORK | MODELS
-BASE = {"_errors", "_lazy", "settings", "_history", "_run_folder"}
+BASE = {"_errors", "_lazy", "settings", "_history", "_run_folder", "_warn"}
 PUBLIC = {"tl", "pretrain", "classifiers", "datasets"}
 HEAVY = {"torch", "transformers", "scanpy", "matplotlib", "umap", "numba", "anndata", "sklearn"}
 

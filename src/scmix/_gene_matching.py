@@ -1,10 +1,7 @@
 """Columns of a count matrix matched to the genes of a vocabulary."""
 
-import sys
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,6 +11,7 @@ from . import _gene_lookup as gl
 from ._errors import GeneIdError, InputError
 from ._gene_names import MARGIN, SeenNames, id_type_of
 from ._species import SPECIES, species_code
+from ._warn import warn
 
 if TYPE_CHECKING:
     from .genes import Vocabulary
@@ -175,7 +173,7 @@ def _check_other_species(vocabulary: "Vocabulary", found: str) -> None:
             "'separate') each species has its own tokens. Pass columns of both species' genes."
         )
     other = SPECIES[1 - SPECIES.index(found)]
-    _say(f"Found {found} genes only; {other} cells use those with a one-to-one orthologue.")
+    warn(f"Found {found} genes only; {other} cells use those with a one-to-one orthologue.")
 
 
 def _spelled_as_other(seen: SeenNames, wanted: str) -> bool:
@@ -195,7 +193,7 @@ def _mapped_to_human(seen: SeenNames, vocabulary: "Vocabulary", wanted: str) -> 
     share = float(vocabulary.species_of_token[SPECIES.index("mouse"), tokens].mean())
     if share < ORTHOLOGUES_ABOVE:
         return False
-    _say(
+    warn(
         f"Found human genes as columns of mouse cells; {share:.0%} of them have a one-to-one "
         "orthologue, so they are used as mouse genes. If the cells are human, pass "
         "species='human'."
@@ -289,30 +287,30 @@ def _refuse_low_coverage(
             "symbols or Ensembl gene ids; set adata.var_names to them or name a column of "
             "adata.var with gene_ids=."
         )
-    _say(f"{text} Results rest on these genes alone.")
+    warn(f"{text} Results rest on these genes alone.")
 
 
 def _warn(seen: SeenNames, row: np.ndarray, kind: np.ndarray, used: Sequence[str]) -> None:
     """Say everything that was done to names, and what could not be."""
     names, matched = seen.original, row >= 0
     if (seen.genome >= 0).any():
-        _say(f"Removed genome prefixes from gene names ({_some(names[seen.genome >= 0])}).")
+        warn(f"Removed genome prefixes from gene names ({_some(names[seen.genome >= 0])}).")
     ambiguous = (seen.rows[[SPECIES.index(name) for name in used]] == gl.AMBIGUOUS).any(axis=0)
     if (ambiguous & ~matched).any():
         found = names[ambiguous & ~matched]
-        _say(
+        warn(
             f"{len(found)} names stand for more than one gene and were left out "
             f"({_some(found)}); use Ensembl ids to keep them."
         )
     if (kind == gl.EXCEL).any():
         found = names[kind == gl.EXCEL]
-        _say(
+        warn(
             f"{len(found)} gene names are dates made by a spreadsheet and were read back "
             f"as genes ({_some(found)})."
         )
     respelled = (kind == gl.RESPELLED) | (kind == gl.RESPELLED_ALIAS)
     if respelled.sum() > 0.01 * max(matched.sum(), 1):
-        _say(
+        warn(
             f"{int(respelled.sum()):,} names are {' or '.join(used)} symbols or aliases only when "
             f"case and punctuation are ignored ({_some(names[respelled])}), and were taken as such."
         )
@@ -325,7 +323,7 @@ def _warn_collisions(names: np.ndarray, row: np.ndarray) -> None:
     table = pd.DataFrame({"name": names[at], "row": row[at]}).drop_duplicates()
     twice = table[table.row.duplicated(keep=False)].sort_values("row", kind="stable")
     if len(twice):
-        _say(
+        warn(
             f"{twice.row.nunique()} genes have several columns ({_some(twice.name)}); their "
             "counts are added up."
         )
@@ -335,16 +333,3 @@ def _some(names: Iterable[str], most: int = 8) -> str:
     names = [str(name) for name in names]
     more = f", ... {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(map(repr, names[:most])) + more
-
-
-def _say(text: str) -> None:
-    warnings.warn(text, UserWarning, stacklevel=_outside())
-
-
-def _outside() -> int:
-    """Stack level of the caller outside scmix, so that the warning points at the user's line."""
-    level = 2
-    frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("scmix"):
-        level, frame = level + 1, frame.f_back
-    return level

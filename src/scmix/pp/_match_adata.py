@@ -1,7 +1,6 @@
 """Where an AnnData says what its genes and cells are, and the genes matched to a vocabulary."""
 
 import logging
-import warnings
 from difflib import get_close_matches
 
 import numpy as np
@@ -12,6 +11,7 @@ from .._errors import GeneIdError, InputError, MissingKeyError
 from .._gene_matching import GeneMatch, OnDuplicate, match_seen
 from .._gene_names import SeenNames
 from .._opening import check_adata, check_tables
+from .._warn import warn
 from ..genes import SPECIES, Vocabulary, species_code, species_codes
 
 logger = logging.getLogger("scmix")
@@ -65,7 +65,7 @@ def match_adata(
         codes = np.full(adata.n_obs, SPECIES.index(found.species), np.int8)
         _warn_contradiction(adata, found.species)
     if not adata.obs_names.is_unique:
-        _say("Cell names are not unique; results are in the order of the cells.")
+        warn("Cell names are not unique; results are in the order of the cells.")
     logger.info("%s: %s.", origin, found.summary)
     return found, codes
 
@@ -197,12 +197,8 @@ def _warn_contradiction(adata: AnnData, species: str) -> None:
     for name in _species_columns(adata):
         stated = [SPECIES[code] for code in np.unique(species_codes(adata.obs[name]))]
         if stated != [species]:
-            _say(
+            warn(
                 f'The genes are {species} genes, but adata.obs["{name}"] says '
                 f"{' and '.join(stated)}. The cells are taken as {species}; pass "
                 f"species_key={name!r} to go by the column."
             )
-
-
-def _say(text: str) -> None:
-    warnings.warn(text, UserWarning, stacklevel=3)
