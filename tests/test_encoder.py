@@ -185,7 +185,7 @@ def test_weighted_pool_weighs_by_gene_and_by_rank_among_the_kept():
     tokens = torch.tensor([7, 8, 9, 7, 8, 9])
     with torch.no_grad():
         encoder.bert.embeddings.word_embeddings.weight[9] *= 3
-        found = encoder.pool(hidden, [0, 3, 4, 6], keep, tokens=tokens)
+        found = encoder.pool(hidden, [0, 3, 4, 6], keep, lengths=encoder.lengths(tokens))
         long = encoder.bert.embeddings.word_embeddings.weight[[7, 9]].norm(dim=1)
     share = long * torch.tensor([1, 1 / np.log2(3)], dtype=torch.float32)
     expected = (share / share.sum()) @ hidden[[0, 2]]

@@ -66,11 +66,8 @@ class _SelfAttention(nn.Module):
         self.dropout_p = config.attention_probs_dropout_prob
 
     def forward(self, x: Tensor, packing: _Packing) -> Tensor:
-        # one wide product instead of three
         parts = (self.query, self.key, self.value)
-        weight = torch.cat([part.weight for part in parts])
-        qkv = F.linear(x, weight, torch.cat([part.bias for part in parts]))
-        q, k, v = qkv.unflatten(-1, (3, self.n_heads, -1)).unbind(1)
+        q, k, v = (part(x).unflatten(-1, (self.n_heads, -1)) for part in parts)
         p = self.dropout_p if self.training else 0.0
         return attention(
             q,
@@ -313,7 +310,7 @@ class Encoder(nn.Module):
         indptr: Tensor | Sequence[int],
         keep: Tensor | None = None,
         *,
-        tokens: Tensor | None = None,
+        lengths: Tensor | None = None,
     ) -> Tensor:
         """Mean over the tokens of each cell, in fp32.
 
@@ -325,10 +322,9 @@ class Encoder(nn.Module):
             Shape ``(n + 1,)``.
         keep
             Which tokens count, bool, shape ``(T,)``; None: all.
-        tokens
-            The tokens, shape ``(T,)``, for a weighted mean: the token of rank r among those that
-            count weighs the length of its word embedding (layer normalisation makes all tokens
-            equally long, so the encoder itself cannot say that a gene matters less), divided by
+        lengths
+            Length of each token's word embedding (:meth:`lengths`), shape ``(T,)``, for a weighted
+            mean: the token of rank r among those that count weighs its length divided by
             ``log2(1 + r)`` as in discounted cumulative gain (Järvelin & Kekäläinen, 2002). None:
             all weigh the same.
 
@@ -342,9 +338,7 @@ class Encoder(nn.Module):
         if keep is None:
             keep = torch.ones(len(x), dtype=torch.bool, device=x.device)
         weights = keep.to(x)
-        if tokens is not None:
-            embedding = self.bert.embeddings.word_embeddings.weight
-            lengths = torch.linalg.vector_norm(embedding[tokens.to(embedding.device)], dim=1)
+        if lengths is not None:
             before = F.pad(keep.cumsum(0), (1, 0))
             rank = before[1:] - before[offsets[:-1]].repeat_interleave(offsets.diff())
             weights = weights * lengths.to(x) / torch.log2(1 + rank.clamp(min=1))
@@ -355,6 +349,16 @@ class Encoder(nn.Module):
             return (weights.view(shape)[:, None] @ x.unflatten(0, shape))[:, 0] / total[:, None]
         x = x * weights[:, None]
         return torch.segment_reduce(x, "sum", offsets=offsets, axis=0) / total[:, None]
+
+    def lengths(self, tokens: Tensor | None = None) -> Tensor:
+        """Length of the word embedding of tokens, or of the whole vocabulary.
+
+        Layer normalisation makes all tokens equally long, so that the encoder itself cannot say
+        that a gene matters less: :meth:`pool` can, by these.
+        """
+        weight = self.bert.embeddings.word_embeddings.weight
+        rows = weight if tokens is None else weight[tokens.to(weight.device)]
+        return torch.linalg.vector_norm(rows, dim=1)
 
     def pooler(self, first: Tensor) -> Tensor:
         """The pooler's output for the hidden states of first tokens, ``(n, H)``."""

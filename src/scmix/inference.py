@@ -280,8 +280,9 @@ def _pooled(
         hidden = hidden.cpu()
     if pool in ("mean", "weighted"):
         keep = None if is_gene.all() else torch.from_numpy(is_gene).to(hidden.device)
-        tokens = torch.from_numpy(part.tokens) if pool == "weighted" else None
-        return model.pool(hidden, torch.from_numpy(part.indptr), keep, tokens=tokens)
+        weighted = pool == "weighted"
+        lengths = model.lengths(torch.from_numpy(part.tokens)) if weighted else None
+        return model.pool(hidden, torch.from_numpy(part.indptr), keep, lengths=lengths)
     front = part.indptr[:-1]
     if pool == "first":
         genes = np.flatnonzero(is_gene)

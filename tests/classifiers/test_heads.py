@@ -35,11 +35,21 @@ def data():
 def test_without_votes_it_is_the_regression_on_scaled_vectors(data):
     pooled, _, codes = data
     head = start(pooled, None, codes, 3, balance=1.0, c=0.7)
-    scaled = 0.5 * (pooled - pooled.mean(0)) / pooled.std(0)
+    scaled = (pooled - pooled.mean(0)) / pooled.std(0)
     model = LogisticRegression(C=0.7, max_iter=200, class_weight="balanced").fit(scaled, codes)
     assert head.votes is None
     # the scale of weights differs from "balanced" by a constant, which the penalty sees
     assert np.mean(head.logits(pooled, None).argmax(1) == model.predict(scaled)) > 0.95
+
+
+def test_vectors_and_votes_are_fitted_apart_and_summed(data):
+    pooled, genes, codes = data
+    both = start(pooled, genes, codes, 3, balance=1.0, c=1.0)
+    vectors = start(pooled, None, codes, 3, balance=1.0, c=1.0)
+    votes = start(0 * pooled, genes, codes, 3, balance=1.0, c=1.0)
+    expected = 0.3 * vectors.logits(pooled, None) + votes.logits(0 * pooled, genes)
+    np.testing.assert_allclose(both.logits(pooled, genes), expected, rtol=1e-4, atol=1e-4)
+    assert np.array_equal(both.votes, votes.votes)
 
 
 def test_logits_are_those_of_the_fitted_regression(data):

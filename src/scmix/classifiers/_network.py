@@ -75,8 +75,8 @@ class Network(nn.Module):
 
     def _pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
         if self.pool in ("mean", "weighted"):
-            tokens = batch["tokens"] if self.pool == "weighted" else None
-            return self.encoder.pool(hidden, batch["indptr"], batch["is_gene"], tokens=tokens)
+            lengths = self.encoder.lengths(batch["tokens"]) if self.pool == "weighted" else None
+            return self.encoder.pool(hidden, batch["indptr"], batch["is_gene"], lengths=lengths)
         starts = torch.as_tensor(batch["indptr"][:-1], device=hidden.device)
         return self.encoder.pooler(hidden[starts]).float()
 

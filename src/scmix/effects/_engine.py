@@ -96,6 +96,7 @@ class Engine:
     centre: np.ndarray | None = None
     batch_tokens: int | None = None
     _budget: int = field(init=False, repr=False)
+    _lengths: Tensor | None = field(init=False, repr=False)  # of word embeddings
 
     def __post_init__(self) -> None:
         if self.pool not in POOLS:
@@ -105,6 +106,8 @@ class Engine:
         self.encoder.resolve_layer(self.layer)
         budget = self.batch_tokens or default_batch_tokens(self.encoder, self.device)
         object.__setattr__(self, "_budget", budget)
+        lengths = self.encoder.lengths().detach() if self.pool == "weighted" else None
+        object.__setattr__(self, "_lengths", lengths)
 
     @property
     def device(self) -> torch.device:
@@ -245,9 +248,10 @@ class Engine:
     def _pooled(self, hidden: Tensor, read: Sequences, keep: np.ndarray) -> Tensor:
         if self.pool == "cls":
             return rows_of(hidden, read.indptr[:-1])
-        kept = torch.from_numpy(keep).to(hidden.device)
-        tokens = torch.from_numpy(read.tokens) if self.pool == "weighted" else None
-        return self.encoder.pool(hidden, torch.from_numpy(read.indptr), kept, tokens=tokens)
+        kept, lengths = torch.from_numpy(keep).to(hidden.device), None
+        if self._lengths is not None:
+            lengths = self._lengths[torch.from_numpy(read.tokens).to(hidden.device)]
+        return self.encoder.pool(hidden, torch.from_numpy(read.indptr), kept, lengths=lengths)
 
     def _effects(
         self,

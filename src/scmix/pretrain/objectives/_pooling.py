@@ -31,5 +31,5 @@ def pooled(encoder: Encoder, hidden: Tensor, view: dict[str, Any], pool: str) ->
     if pool == "cls":
         starts = view["place"].new_tensor(view["indptr"][:-1])
         return hidden[starts[view["place"]]].float()
-    tokens = view["tokens"] if pool == "weighted" else None
-    return encoder.pool(hidden, view["indptr"], view["keep"], tokens=tokens)[view["place"]]
+    lengths = encoder.lengths(view["tokens"]) if pool == "weighted" else None
+    return encoder.pool(hidden, view["indptr"], view["keep"], lengths=lengths)[view["place"]]
