@@ -124,7 +124,7 @@ RECIPES: Mapping[str, Recipe] = {
         frozen_layers=2,
         epochs=3,
         head_learning_rate=1e-3,
-        patience=2,
+        patience=1,
     ),
     "paper": Recipe(
         name="paper",
