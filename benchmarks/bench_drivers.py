@@ -84,12 +84,11 @@ class Cells:
 
     def screened(self, rows: np.ndarray) -> pd.DataFrame:
         """First-order estimates of deletion: cell, token, effect."""
-        cells, edit = self._cut(rows), Edit("delete", self.n_genes, readmit=False)
-        encoder = prepare_encoder(self.model)
+        cells = self._cut(rows)
         screen = Screen(
-            encoder,
+            prepare_encoder(self.model),
             self.model.vocabulary,
-            edit,
+            self.n_genes,
             self.centre,
             self.direction,
             layer=LAYER,
