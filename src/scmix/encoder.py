@@ -2,7 +2,7 @@
 
 ``Encoder`` computes what ``transformers.BertForMaskedLM`` computes, from the same state dict, but
 takes all cells as one flat row of tokens and runs only the layers that are asked for. The masked
-language model head runs on the rows it is given, never on every token.
+language model head runs on the rows it is given, never on every token. Its modules are in `_bert`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,155 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scmix._config import ACTIVATIONS, Config
-from scmix._errors import IncompatibleModelError, InputError
-from scmix.attention import attention, dropout
+from ._bert import Bert, Head, Packing
+from ._config import Config
+from ._errors import IncompatibleModelError, InputError
 
 __all__ = ["Config", "Encoder"]
-
-
-class _Packing:
-    """Where the sequences of a batch lie, computed once for all layers."""
-
-    def __init__(
-        self,
-        indptr: Tensor | Sequence[int],
-        device: torch.device,
-        key_bias: Tensor | None = None,
-    ) -> None:
-        self.key_bias = key_bias
-        bounds = torch.as_tensor(indptr).to(device="cpu", dtype=torch.int64)
-        lengths = bounds.diff()
-        self.n_tokens = int(bounds[-1])
-        self.lengths: list[int] = lengths.tolist()
-        starts = bounds[:-1].repeat_interleave(lengths)
-        self.positions = (torch.arange(self.n_tokens) - starts).to(device)
-        self.cu_seqlens = bounds.to(device, torch.int32)
-
-
-class _Embeddings(nn.Module):
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.word_embeddings = nn.Embedding(config.vocab_size, width, config.pad_token_id)
-        self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
-        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
-        self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.dropout_p = config.hidden_dropout_prob
-
-    def forward(self, tokens: Tensor, positions: Tensor, added: Tensor | None = None) -> Tensor:
-        x = self.word_embeddings(tokens) + self.token_type_embeddings.weight[0]
-        x = x if added is None else x + added
-        x = self.LayerNorm(x + self.position_embeddings(positions))
-        return dropout(x, self.dropout_p, self.training)
-
-
-class _SelfAttention(nn.Module):
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.n_heads = config.num_attention_heads
-        self.dropout_p = config.attention_probs_dropout_prob
-
-    def forward(self, x: Tensor, packing: _Packing) -> Tensor:
-        parts = (self.query, self.key, self.value)
-        q, k, v = (part(x).unflatten(-1, (self.n_heads, -1)) for part in parts)
-        p = self.dropout_p if self.training else 0.0
-        return attention(
-            q,
-            k,
-            v,
-            packing.cu_seqlens,
-            packing.lengths,
-            dropout_p=p,
-            key_bias=packing.key_bias,
-        ).flatten(1)
-
-
-class _Output(nn.Module):
-    """Back to the residual stream: dense, dropout, sum, LayerNorm."""
-
-    def __init__(self, n_in: int, config: Config) -> None:
-        super().__init__()
-        self.dense = nn.Linear(n_in, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout_p = config.hidden_dropout_prob
-
-    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        return self.LayerNorm(residual + dropout(self.dense(x), self.dropout_p, self.training))
-
-
-class _Attention(nn.Module):
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.self = _SelfAttention(config)
-        self.output = _Output(config.hidden_size, config)
-
-    def forward(self, x: Tensor, packing: _Packing) -> Tensor:
-        return self.output(self.self(x, packing), x)
-
-
-class _Dense(nn.Module):
-    def __init__(self, n_in: int, n_out: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(n_in, n_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dense(x)
-
-
-class _Layer(nn.Module):
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.attention = _Attention(config)
-        self.intermediate = _Dense(config.hidden_size, config.intermediate_size)
-        self.output = _Output(config.intermediate_size, config)
-        self.activation = ACTIVATIONS[config.hidden_act]
-
-    def forward(self, x: Tensor, packing: _Packing) -> Tensor:
-        x = self.attention(x, packing)
-        return self.output(self.activation(self.intermediate(x)), x)
-
-
-class _Layers(nn.Module):
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.layer = nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))
-
-
-class _Bert(nn.Module):
-    def __init__(self, config: Config, pooler: bool) -> None:
-        super().__init__()
-        self.embeddings = _Embeddings(config)
-        self.encoder = _Layers(config)
-        self.pooler = _Dense(config.hidden_size, config.hidden_size) if pooler else None
-
-
-class _Transform(nn.Module):
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.activation = ACTIVATIONS[config.hidden_act]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.LayerNorm(self.activation(self.dense(x)))
-
-
-class _Predictions(nn.Module):
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.transform = _Transform(config)
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-
-
-class _Head(nn.Module):
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.predictions = _Predictions(config)
 
 
 class Encoder(nn.Module):
@@ -188,8 +44,8 @@ class Encoder(nn.Module):
     def __init__(self, config: Config, *, pooler: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.bert = _Bert(config, pooler)
-        self.cls = _Head(config)
+        self.bert = Bert(config, pooler)
+        self.cls = Head(config)
         self.apply(self._init_weights)
 
     @property
@@ -258,7 +114,7 @@ class Encoder(nn.Module):
         Shape ``(T, hidden_size)``, or a list of such.
         """
         n_run = self.resolve_layer(layer)
-        packing = _Packing(indptr, tokens.device)
+        packing = Packing(indptr, tokens.device)
         self._check(tokens, packing)
         hidden = [self.bert.embeddings(tokens, packing.positions, added)]
         for block in self.bert.encoder.layer[:n_run]:
@@ -293,7 +149,7 @@ class Encoder(nn.Module):
         first
             Which hidden state `embedded` is, if not 0: layers up to it have been run.
         """
-        packing = _Packing(indptr, embedded.device, key_bias)
+        packing = Packing(indptr, embedded.device, key_bias)
         for block in self.bert.encoder.layer[first : self.resolve_layer(layer)]:
             embedded = block(embedded, packing)
         return embedded
@@ -389,7 +245,7 @@ class Encoder(nn.Module):
             kept = {k: v for k, v in kept.items() if not k.startswith("bert.pooler.")}
         return super().load_state_dict(kept, strict=strict, assign=assign)
 
-    def _check(self, tokens: Tensor, packing: _Packing) -> None:
+    def _check(self, tokens: Tensor, packing: Packing) -> None:
         if packing.n_tokens != tokens.numel():
             raise InputError(
                 f"indptr ends at {packing.n_tokens:,}, but there are {tokens.numel():,} tokens."
