@@ -1,28 +1,31 @@
-"""A training step of the masked language model: scmix beside the published way, on the same cells.
+"""Build, load and train the masked language model: scmix beside the published way.
 
-Both train `BertForMaskedLM` of the published size (6 layers, width 256, 4 heads, 2,048 positions,
-the bundled vocabulary) with AdamW, on the same cells of the shipped data sets in the same batches,
-15 % of genes masked. The published way is that of Geneformer's code: rows of a `datasets.Dataset`,
-padded to the longest of the batch, eager attention, float32, logits of every token. Each way runs
-in a process of its own, for its peak of memory; a first step warms up and is not counted.
+Both read the same files: the shipped data sets, a file for each species. Both train
+`BertForMaskedLM` of the published size (6 layers, width 256, 4 heads, 2,048 positions, the bundled
+vocabulary) with AdamW, on the same cells in the same batches, 15 % of genes masked. The published
+way is that of Geneformer's code: cells ranked one by one into a table of the package `datasets`,
+cut and measured by `map`; in training, rows padded to the longest of the batch, eager attention,
+float32, logits of every token. Each way trains in a process of its own, for its peak of memory; a
+first step warms up and is not counted.
 
     python benchmarks/bench_pretrain.py --steps 3 --threads 2
 
-Prints a table with ratios. Seconds are those of the processor, summed over its cores, which do not
-change when others use the machine; `wall` are those of the clock.
+Prints a table with ratios. Seconds are those of the processor, summed over its cores, which change
+less than those of the clock when others use the machine; `wall` are those of the clock.
 """
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anndata as ad
 import numpy as np
 import torch
 
@@ -32,8 +35,32 @@ from scmix.genes import Vocabulary
 from scmix.pretrain.model import make_model
 from scmix.pretrain.stream import Stream
 
+sys.path.append(str(Path(__file__).parent))
+import bench_corpus
+from peak_memory import peak
+
 WAYS = ("published", "scmix float32", "scmix bfloat16")
 SEED = 0
+N_LOADS = 20
+
+
+@dataclass(frozen=True)
+class Way:
+    """How batches are made, and what a step does with them."""
+
+    load: Callable[[int], tuple[Any, int, int]]  # number -> batch, cells, tokens
+    loss: Callable[[Any], torch.Tensor]
+    model: torch.nn.Module
+    optimiser: torch.optim.Optimizer
+
+    def update(self, batch: Any) -> float:
+        """A step of training."""
+        self.optimiser.zero_grad()
+        loss = self.loss(batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        return float(loss.detach())
 
 
 def main() -> None:
@@ -46,27 +73,43 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         options.corpus = Path(folder) / "corpus"
-        built = build(options.corpus)
-        loading = measure_loading(options)
-        rows = {way: run_apart(way, options) for way in WAYS}
-    print(table(rows, built, loading, options))
+        built = build(Path(folder), options.corpus)
+        rows = {way: run_apart(way, options) | built[way.split()[0]] for way in WAYS}
+    print(table(rows, options))
 
 
-def build(folder: Path) -> dict[str, float]:
-    """Count files to a corpus; cells per second of wall and of processor."""
-    files = []
+def build(folder: Path, out: Path) -> dict[str, dict[str, float]]:
+    """Count files to a corpus, both ways; seconds of processor and cells."""
+    files = list(shipped(folder))
+    pretrain.build_corpus(files[:1], folder / "first")  # compiles the kernels
+    bench_corpus.build_published(files[:1], folder / "first-published")  # imports the package
+    calls = {
+        "scmix": lambda: len(pretrain.build_corpus(files, out)),
+        "published": lambda: bench_corpus.build_published(files, folder / "published"),
+    }
+    built = {}
+    for name, call in calls.items():
+        before = bench_corpus.processor_seconds()
+        n_cells = call()
+        built[name] = {"built": n_cells / (bench_corpus.processor_seconds() - before)}
+    return built
+
+
+def shipped(folder: Path) -> Iterator[Path]:
+    """The shipped data sets as files with Ensembl ids, one for each species."""
     for name in ("pbmc3k", "pancreas"):
         adata = getattr(scmix.datasets, name)()
-        for species in adata.obs.species.unique() if "species" in adata.obs else ["human"]:
-            mine = adata[adata.obs.species == species] if "species" in adata.obs else adata
-            seen = np.asarray(mine.X.sum(0)).ravel() > 0
-            files.append(folder.parent / f"{name}_{species}.h5ad")
-            mine[:, seen].copy().write_h5ad(files[-1])
-    pretrain.build_corpus(files[:1], folder.parent / "first")  # compiles the kernels
-    wall, processor = time.perf_counter(), time.process_time()
-    corpus = pretrain.build_corpus(files, folder)
-    wall, processor = time.perf_counter() - wall, time.process_time() - processor
-    return {"cells": len(corpus), "wall": wall, "processor": processor}
+        key = "species" if "species" in adata.obs else None
+        scmix.pp.map_genes(adata, species_key=key)
+        for species in adata.obs[key].unique() if key else ["human"]:
+            mine = adata[adata.obs[key] == species] if key else adata
+            ids = mine.var["ensembl_id"]
+            used = (mine.var["scmix_token"] >= 0).to_numpy() & ~ids.duplicated().to_numpy()
+            used &= np.asarray(mine.X.sum(0)).ravel() > 0
+            path = folder / f"{name}_{species}.h5ad"
+            var = mine.var[used].set_index("ensembl_id")[[]]
+            ad.AnnData(mine.X[:, used], obs=mine.obs[[]], var=var).write_h5ad(path)
+            yield path
 
 
 def stream_of(options: argparse.Namespace) -> Stream:
@@ -82,80 +125,62 @@ def stream_of(options: argparse.Namespace) -> Stream:
     return Stream(pretrain.Corpus.open(options.corpus), recipe, ("masked",))
 
 
-def measure_loading(options: argparse.Namespace) -> dict[str, float]:
-    """Batches alone, masked and ready to train on."""
-    stream = stream_of(options)
-    stream.batch(0)
-    n_cells = n_tokens = 0
-    wall, processor = time.perf_counter(), time.process_time()
-    for step in range(1, 41):
-        batch = stream.batch(step)
-        n_cells += len(batch["rows"])
-        n_tokens += batch["views"]["masked"]["indptr"][-1]
-    return {
-        "cells": n_cells,
-        "tokens": n_tokens,
-        "wall": time.perf_counter() - wall,
-        "processor": time.process_time() - processor,
-    }
-
-
 def measure(options: argparse.Namespace) -> dict[str, float]:
-    """Train some steps one way; seconds, cells, tokens and the memory that steps add."""
+    """Load some batches and train some steps one way; what it took, and the memory it added."""
     stream = stream_of(options)
-    step = published(stream) if options.way == "published" else packed(stream, options.way)
-    before = _peak()
-    step(0)
-    totals = {"cells": 0, "tokens": 0, "loss": 0.0}
+    way = published(stream) if options.way == "published" else packed(stream, options.way)
+    before = peak()
+    way.update(way.load(0)[0])
+    memory = peak() - before
+    started = time.process_time()
+    n_loaded = sum(way.load(number)[1] for number in range(1, N_LOADS + 1))
+    loaded = n_loaded / (time.process_time() - started)
+    batches = [way.load(number) for number in range(1, options.steps + 1)]
     wall, processor = time.perf_counter(), time.process_time()
-    for number in range(1, options.steps + 1):
-        for name, value in step(number).items():
-            totals[name] += value
-    totals |= {
+    for batch, _, _ in batches:
+        way.update(batch)
+    return {
+        "cells": sum(n for _, n, _ in batches),
+        "tokens": sum(n for _, _, n in batches),
         "wall": time.perf_counter() - wall,
         "processor": time.process_time() - processor,
-        "memory": _peak() - before,
+        "memory": max(memory, peak() - before),
+        "loaded": loaded,
     }
-    return totals
 
 
-def packed(stream: Stream, way: str) -> Callable[[int], dict[str, float]]:
+def packed(stream: Stream, name: str) -> Way:
     """A step as `scmix.pretrain.train` makes it."""
     model = make_model(stream.corpus.vocabulary, stream.recipe).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
-    def step(number: int) -> dict[str, float]:
+    def load(number: int) -> tuple[Any, int, int]:
         batch = stream.batch(number)
-        with torch.autocast("cpu", torch.bfloat16, enabled=way.endswith("bfloat16")):
-            loss = model(batch)["loss"]
-        return _update(optimiser, model, loss) | {
-            "cells": len(batch["rows"]),
-            "tokens": batch["views"]["masked"]["indptr"][-1],
-        }
+        return batch, len(batch["rows"]), batch["views"]["masked"]["indptr"][-1]
 
-    return step
+    def loss(batch: Any) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=name.endswith("bfloat16")):
+            return model(batch)["loss"]
+
+    return Way(load, loss, model, torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True))
 
 
-def published(stream: Stream) -> Callable[[int], dict[str, float]]:
+def published(stream: Stream) -> Way:
     """A step as the published code makes it, on the same cells."""
     from transformers import BertConfig, BertForMaskedLM
 
     config = make_model(stream.corpus.vocabulary, stream.recipe).encoder.config
     model = BertForMaskedLM(BertConfig(**config.to_dict(), attn_implementation="eager")).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
     rows = _dataset(stream.corpus)
     rng = np.random.default_rng(SEED)
 
-    def step(number: int) -> dict[str, float]:
+    def load(number: int) -> tuple[Any, int, int]:
         cells = rows[stream.sampler.rows(number).tolist()]["input_ids"]
-        batch = _padded(cells, stream.corpus.vocabulary, rng)
-        loss = model(**batch).loss
-        return _update(optimiser, model, loss) | {
-            "cells": len(cells),
-            "tokens": sum(map(len, cells)),
-        }
+        return _padded(cells, stream.corpus.vocabulary, rng), len(cells), sum(map(len, cells))
 
-    return step
+    def loss(batch: Any) -> torch.Tensor:
+        return model(**batch).loss
+
+    return Way(load, loss, model, torch.optim.AdamW(model.parameters(), lr=1e-4))
 
 
 def _dataset(corpus: pretrain.Corpus) -> Any:
@@ -188,21 +213,6 @@ def _padded(
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def _update(
-    optimiser: torch.optim.Optimizer, model: torch.nn.Module, loss: torch.Tensor
-) -> dict[str, float]:
-    optimiser.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimiser.step()
-    return {"loss": float(loss.detach())}
-
-
-def _peak() -> int:
-    """Most memory this process has held, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def run_apart(way: str, options: argparse.Namespace) -> dict[str, float]:
     """Measure a way in a process of its own."""
     command = [sys.executable, __file__, "--way", way, "--corpus", str(options.corpus)]
@@ -212,40 +222,28 @@ def run_apart(way: str, options: argparse.Namespace) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def table(
-    rows: dict[str, dict[str, float]],
-    built: dict[str, float],
-    loading: dict[str, float],
-    options: argparse.Namespace,
-) -> str:
+def table(rows: dict[str, dict[str, float]], options: argparse.Namespace) -> str:
     """Markdown: speed, memory and ratios to the published way."""
     base = rows["published"]
     lines = [
         f"{options.threads} threads, torch {torch.__version__}, {options.steps} steps of about "
-        f"{options.tokens:,} tokens ({base['cells'] / options.steps:.0f} cells).",
+        f"{options.tokens:,} tokens ({base['cells'] / options.steps:.0f} cells). Cells and tokens "
+        "per second of one core.",
         "",
-        "| step | cells / s | tokens / s | memory of a step (GB) | times faster "
-        "| times less memory | wall s |",
-        "|---|---|---|---|---|---|---|",
+        "| way | build: cells/s | load and mask: cells/s | step: cells/s | step: tokens/s "
+        "| memory of training (GB) | step: times faster | times less memory | loading / step "
+        "| wall s of a step |",
+        "|" + "---|" * 10,
     ]
     for way, row in rows.items():
-        speed = row["tokens"] / row["processor"] / (base["tokens"] / base["processor"])
+        trained = row["cells"] / row["processor"]
+        speed = row["tokens"] / row["processor"]
         lines.append(
-            f"| {way} | {options.threads * row['cells'] / row['processor']:.2f} "
-            f"| {options.threads * row['tokens'] / row['processor']:,.0f} "
-            f"| {row['memory'] / 1e9:.2f} | {speed:.1f} | {base['memory'] / row['memory']:.1f} "
-            f"| {row['wall']:.0f} |"
+            f"| {way} | {row['built']:,.0f} | {row['loaded']:,.0f} | {trained:.2f} | {speed:,.0f} "
+            f"| {row['memory'] / 1e9:.2f} | {speed / (base['tokens'] / base['processor']):.1f} "
+            f"| {base['memory'] / row['memory']:.1f} | {trained / row['loaded']:.2%} "
+            f"| {row['wall'] / options.steps:.1f} |"
         )
-    fastest = max(r["tokens"] / r["processor"] for w, r in rows.items() if w != "published")
-    share = loading["processor"] / loading["tokens"] * fastest
-    lines += [
-        "",
-        f"Building the corpus: {built['cells'] / built['processor']:,.0f} cells per second of "
-        f"processor ({built['cells'] / built['wall']:,.0f} by the clock). Loading and masking "
-        f"alone: {loading['cells'] / loading['processor']:,.0f} cells "
-        f"({loading['tokens'] / loading['processor']:,.0f} tokens) per second, {share:.1%} of the "
-        "time of the fastest step.",
-    ]
     return "\n".join(lines)
 
 
