@@ -48,13 +48,28 @@ pytestmark = [
 ]
 
 
-def start(task: str, *, launcher: tuple[str, ...] | None = None, **options) -> int:
-    """Run a task in two processes; how it ended."""
-    torchrun = ("torch.distributed.run", "--nproc-per-node=2", "--standalone")
-    command = [sys.executable, "-m", *(launcher or torchrun), str(WORKER), task]
+TORCHRUN = ("torch.distributed.run", "--nproc-per-node=2", "--standalone")
+# With --multi_gpu it starts processes without a GPU too; its --cpu wants MPI.
+ACCELERATE = (
+    "accelerate.commands.launch",
+    "--multi_gpu",
+    "--num_processes=2",
+    "--num_machines=1",
+    "--mixed_precision=no",
+    "--dynamo_backend=no",
+)
+
+
+def start(task: str, **options) -> int:
+    """Run a task of the worker in two processes; how it ended."""
+    return launch(TORCHRUN, str(WORKER), task, json.dumps(options))
+
+
+def launch(launcher: tuple[str, ...], *arguments: str) -> int:
+    """Run a script or module in two processes; how it ended."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, json.dumps(options)],
+        [sys.executable, "-m", *launcher, *arguments],
         env=environment,
         capture_output=True,
         text=True,
@@ -64,6 +79,21 @@ def start(task: str, *, launcher: tuple[str, ...] | None = None, **options) -> i
     if done.returncode:
         print(done.stderr[-4000:])
     return done.returncode
+
+
+def recipe_file(folder: Path, corpus: Corpus) -> Path:
+    """`TINY` as a file, with validation on the corpus itself."""
+    run = {name: value for name, value in TINY.items() if name.endswith("_every")}
+    options = {k: v for k, v in TINY.items() if k not in {"recipe", "objectives", *run}}
+    lines = [f"[corpus]\npath = {json.dumps(str(corpus.path))}"]
+    lines += [f"[validation]\npath = {json.dumps(str(corpus.path))}"]
+    lines += [f"[recipe]\nname = {json.dumps(TINY['recipe'])}"]
+    lines += [f"{name} = {json.dumps(value)}" for name, value in options.items()]
+    lines += ["[recipe.objectives]\nmlm = 1.0", '[run]\nout = "run"']
+    lines += [f"{name} = {value}" for name, value in run.items()]
+    path = folder / "recipe.toml"
+    path.write_text("\n".join(lines), "utf-8")
+    return path
 
 
 def records(folder: Path, kind: str = "train") -> list[dict]:
@@ -110,11 +140,10 @@ def test_contrast_over_two_processes_is_that_of_the_joint_batch(tmp_path):
 
 @pytest.fixture(scope="module")
 def two(corpus: Corpus, tmp_path_factory) -> Path:
-    """Two processes, one batch each."""
-    out = tmp_path_factory.mktemp("two")
-    options = {**TINY, "validation": str(corpus.path)}
-    assert start("pretrain", corpus=str(corpus.path), out=str(out), options=options) == 0
-    return out
+    """Two processes, one batch each, by the command that the guide gives."""
+    path = recipe_file(tmp_path_factory.mktemp("two"), corpus)
+    assert launch(TORCHRUN, "-m", "scmix", "pretrain", str(path)) == 0
+    return path.parent / "run"
 
 
 def test_masked_genes_in_two_processes_as_in_one_with_twice_the_batches(corpus, two, tmp_path):
@@ -219,19 +248,9 @@ def test_two_processes_killed_go_on_to_the_same_bits(corpus, two, tmp_path):
 
 @pytest.mark.slow
 def test_accelerate_launch_runs_the_same(corpus, two, tmp_path):
-    # so called, it starts processes without a GPU too; its --cpu wants MPI
-    launcher = (
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes=2",
-        "--num_machines=1",
-        "--mixed_precision=no",
-        "--dynamo_backend=no",
-    )
-    options = {**TINY, "validation": str(corpus.path)}
-    asked = {"corpus": str(corpus.path), "out": str(tmp_path), "options": options}
-    assert start("pretrain", launcher=launcher, **asked) == 0
-    assert_same_runs(tmp_path, two, ("loss", "mlm"))
+    path = recipe_file(tmp_path, corpus)
+    assert launch(ACCELERATE, "-m", "scmix", "pretrain", str(path)) == 0
+    assert_same_runs(tmp_path / "run", two, ("loss", "mlm"))
 
 
 @pytest.mark.slow

@@ -102,6 +102,37 @@ def test_whole_cell_recipes_as_published():
     assert recipe("mix-geneformer", value_input="mlp").needs == {"values"}
 
 
+def test_value_recipes_as_published():
+    """scFoundation's 100M model and its masking; GexBERT's subsets; the released MAM."""
+    value, restore = recipe("scfoundation"), recipe("gexbert")
+    sizes = (value.num_hidden_layers, value.hidden_size, value.num_attention_heads)
+    assert sizes == (12, 768, 12)
+    decoder = (value.value_decoder_layers, value.value_decoder_width, value.value_decoder_heads)
+    assert decoder == (6, 512, 8)
+    assert (value.hide_nonzero, value.hide_zero, value.value_bins) == (0.3, 0.03, 100)
+    assert (value.value_autoencoder_zero_weight, value.value_autoencoder_thinning) == (1.0, 0.5)
+    assert (value.value_dropout, value.learning_rate, value.weight_decay) == (0.0, 1e-4, 0.0)
+    assert value.warmup * value.steps == pytest.approx(9_766)
+    assert (restore.restore_genes, restore.restore_share) == ((256, 1024), (0.15, 0.5))
+    assert (restore.restore_draw, restore.value_dropout) == ("measured", 0.0)
+    assert value.needs == restore.needs == {"values"}
+
+
+def test_masking_recipes_as_published():
+    ours, published = recipe("mam"), recipe("mam-published")
+    assert (ours.masker, ours.mam_mode, ours.mask_share) == ("mam", "adversarial", 0.3)
+    assert (published.masker, published.mam_mode, published.mask_share) == ("mam", "published", 0.3)
+    assert (published.mam_latents, published.mam_width, published.learning_rate) == (128, 256, 1e-4)
+    assert (ours.positions, published.positions) == (False, False), "ranks would tell the values"
+
+
+def test_what_contrast_of_parts_needs():
+    ours = recipe("subset-contrast")
+    assert (ours.subset_share, ours.subset_contrast_temperature) == ((0.5, 0.5), 0.1)
+    assert ours.tokens_per_step // ours.max_length == 128
+    assert dict(ours.objectives) == {"mlm": 1.0, "subset_contrast": 1.0}
+
+
 def test_the_table_of_objectives_says_what_their_modules_say():
     for name, kind in OBJECTIVES.items():
         options = {"masker": "uniform", "positions": False, "hidden_size": 16}
