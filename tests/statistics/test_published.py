@@ -95,6 +95,60 @@ def test_mixture_components_are_named_by_their_mean():
     assert set(table["N_Detections"]) == {2}
 
 
+def test_mixture_of_pairs_by_hand():
+    """Five pairs of two cells; the mixture is fitted on what both edits together leave."""
+    rng = np.random.default_rng(5)
+    genes = np.repeat(["a", "b", "c", "d", "e"], 2)
+    anchor, single = rng.uniform(0.9, 1, size=(2, 10))
+    both = np.repeat([0.3, 0.35, 0.9, 0.92, 0.94], 2) + np.tile([-0.01, 0.01], 5)
+    both[1] = 0.93  # one cell of the first pair is like those without impact
+    both[0] = 0.1
+    table = published.mixture_model_pairs(genes, anchor, single, both)
+    assert list(table.columns) == [
+        *("Gene", "Anchor_shift", "Test_token_shift", "Sum_of_indiv_shifts", "Combo_shift"),
+        *("Combo_minus_sum_shift", "Impact_component", "Impact_component_percent"),
+        "N_Detections",
+    ]
+    found = table.set_index("Gene")
+    for i, gene in enumerate("abcde"):
+        own = slice(2 * i, 2 * i + 2)
+        added = 1 - ((1 - anchor[own]) + (1 - single[own]))
+        row = found.loc[gene]
+        assert row["Anchor_shift"] == pytest.approx(anchor[own].mean())
+        assert row["Test_token_shift"] == pytest.approx(single[own].mean())
+        assert row["Sum_of_indiv_shifts"] == pytest.approx(added.mean())
+        assert row["Combo_shift"] == pytest.approx(both[own].mean())
+        assert row["Combo_minus_sum_shift"] == pytest.approx((both[own] - added).mean())
+    assert found["Impact_component"].to_dict() == {"a": 1, "b": 1, "c": 0, "d": 0, "e": 0}
+    assert found["Impact_component_percent"].to_dict() == {
+        "a": 50,
+        "b": 100,
+        "c": 0,
+        "d": 0,
+        "e": 0,
+    }
+    for _, part in table.groupby("Impact_component", sort=False):
+        assert part["Combo_minus_sum_shift"].is_monotonic_increasing
+    assert table["Impact_component"].is_monotonic_decreasing
+    with pytest.raises(InputError, match="at least two genes"):
+        published.mixture_model_pairs(["a"], [1.0], [1.0], [0.5])
+
+
+def test_pairs_without_effect_of_the_anchor_are_the_mixture_of_single_genes():
+    rng = np.random.default_rng(2)
+    values = np.r_[rng.normal(0.8, 0.01, 30), rng.normal(0.98, 0.005, 300)]
+    genes, ones = np.arange(330), np.ones(330)
+    pairs = published.mixture_model_pairs(genes, ones, ones, values).set_index("Gene").sort_index()
+    alone = published.mixture_model(genes, values).set_index("Gene").sort_index()
+    shared = ["Impact_component", "Impact_component_percent", "N_Detections"]
+    pd.testing.assert_frame_equal(pairs[shared], alone[shared])
+
+
+def test_every_published_mode_is_there():
+    modes = {"goal_state_rank_sum", "vs_null", "mixture_model", "mixture_model_pairs"}
+    assert set(published.__all__) == modes | {"aggregate", "aggregate_gene_shifts"}
+
+
 def test_bad_input_is_named():
     with pytest.raises(InputError, match="Found no values"):
         published.goal_state_rank_sum([], [])

@@ -286,6 +286,27 @@ def test_the_store_has_what_the_published_tests_take(cells, perturb, tmp_path):
         scmix.effects.read_store(tmp_path / "elsewhere")
 
 
+def test_stores_have_what_the_mixture_of_pairs_takes(cells, perturb, tmp_path):
+    from scmix.statistics.published import mixture_model_pairs
+
+    stateless = dict.fromkeys(("state_key", "start", "goal", "donor_key"))
+    anchor = by_gene(perturb(cells, **stateless)).n_cells.idxmax()
+    for store, option in (("single", None), ("pairs", anchor)):
+        options = {"anchor": option, "formula": "geneformer_v2", **stateless}
+        perturb(cells, store=tmp_path / store, min_cells=1, **options)
+    single, pairs = (scmix.effects.read_store(tmp_path / name) for name in ("single", "pairs"))
+    alone = single[single.gene == anchor].set_index("cell").similarity
+    pairs["gene"] = pairs.gene.str.removeprefix(f"{anchor}+")
+    values = pairs.merge(single, on=["cell", "gene"], suffixes=("_both", ""))
+    table = mixture_model_pairs(
+        values.gene, values.cell.map(alone), values.similarity, values.similarity_both
+    )
+    assert len(table) == cells.n_vars - 1
+    assert table.N_Detections.sum() == len(pairs) == len(values)
+    assert set(table.Impact_component) == {0, 1}
+    assert table.notna().all(axis=None)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

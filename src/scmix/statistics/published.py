@@ -16,10 +16,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, ranksums
-from sklearn.mixture import GaussianMixture
 
 from .._errors import InputError
+from . import _by_gene
+from ._mixture import mixture_model, mixture_model_pairs
 from ._multiple import benjamini_hochberg
+
+__all__ = [
+    "aggregate",
+    "aggregate_gene_shifts",
+    "goal_state_rank_sum",
+    "mixture_model",
+    "mixture_model_pairs",
+    "vs_null",
+]
 
 _ALPHA = 0.05
 _LARGEST_POOL = 100_000
@@ -68,15 +78,15 @@ def goal_state_rank_sum(
     >>> table[["Gene", "Shift_to_goal_end", "Goal_end_vs_random_pval"]].round(2).values.tolist()
     [['A', 0.3, 0.35], ['B', 0.0, 0.35]]
     """
-    labels, codes = _coded(genes)
+    labels, codes = _by_gene.coded(genes)
     others = {f"_{name}" if name else "": values for name, values in (alternatives or {}).items()}
-    shifts, p = {"Shift_to_goal_end": _means(codes, goal)}, {}
+    shifts, p = {"Shift_to_goal_end": _by_gene.means(codes, goal)}, {}
     p["Goal_end_vs_random_pval"] = _rank_sum_against_all(codes, goal)
     for suffix, values in others.items():
-        shifts[f"Shift_to_alt_end{suffix}"] = _means(codes, values)
+        shifts[f"Shift_to_alt_end{suffix}"] = _by_gene.means(codes, values)
         p[f"Alt_end_vs_random_pval{suffix}"] = _rank_sum_against_all(codes, values)
     adjusted = {k.replace("vs_random_pval", "FDR"): benjamini_hochberg(v) for k, v in p.items()}
-    table = _table(labels, names, {**shifts, **p, **adjusted})
+    table = _by_gene.table(labels, names, {**shifts, **p, **adjusted})
     table["N_Detections"] = np.bincount(codes)
     table["Sig"] = (table["Goal_end_FDR"] < _ALPHA).astype(int)
     order = ["Sig", "Shift_to_goal_end", "Goal_end_FDR"]
@@ -121,10 +131,10 @@ def vs_null(
     >>> table[["Test_vs_null_avg_shift", "Test_vs_null_pval"]].round(2).values.tolist()
     [[0.5, 0.12]]
     """
-    labels, codes = _coded(genes)
-    null_labels, null_codes = _coded(null_genes)
-    test = dict(zip(labels, _groups(codes, shifts), strict=True))
-    null = dict(zip(null_labels, _groups(null_codes, null_shifts), strict=True))
+    labels, codes = _by_gene.coded(genes)
+    null_labels, null_codes = _by_gene.coded(null_genes)
+    test = dict(zip(labels, _by_gene.groups(codes, shifts), strict=True))
+    null = dict(zip(null_labels, _by_gene.groups(null_codes, null_shifts), strict=True))
     pairs = [(test[gene], null.get(gene, np.zeros(0))) for gene in labels]
     columns = {
         "Test_avg_shift": np.array([_mean(one) for one, _ in pairs]),
@@ -133,64 +143,12 @@ def vs_null(
     columns["Test_vs_null_avg_shift"] = columns["Test_avg_shift"] - columns["Null_avg_shift"]
     p = np.array([_rank_sum(one, other) for one, other in pairs])
     columns |= {"Test_vs_null_pval": p, "Test_vs_null_FDR": benjamini_hochberg(p)}
-    table = _table(labels, names, columns)
+    table = _by_gene.table(labels, names, columns)
     table["N_Detections_test"] = [len(one) for one, _ in pairs]
     table["N_Detections_null"] = [len(other) for _, other in pairs]
     table["Sig"] = (table["Test_vs_null_FDR"] < _ALPHA).astype(int)
     order = ["Sig", "Test_vs_null_avg_shift", "Test_vs_null_FDR"]
     return table.sort_values(order, ascending=[False, False, True], ignore_index=True)
-
-
-def mixture_model(
-    genes: Sequence[Hashable], shifts: ArrayLike, *, names: pd.DataFrame | None = None
-) -> pd.DataFrame:
-    """Published mode `mixture_model`: genes with impact and genes without, by two Gaussians.
-
-    Two Gaussians are fitted to the genes' mean similarity between original and perturbed cells.
-    The one with the lower mean is the impact component. (The published code takes the first one,
-    whichever that is; scikit-learn gives them in no particular order.) As published, a value
-    below the lower mean has impact and one above the higher mean has none, whatever the Gaussians
-    say; in between they decide.
-
-    Parameters
-    ----------
-    genes
-        Perturbed gene of each value (n_values,), at least two different ones.
-    shifts
-        Cosine similarity, 1 for no change (n_values,).
-    names
-        Columns to put behind `Gene`, indexed by gene.
-
-    Returns
-    -------
-    One row per gene: `Gene`, `Test_avg_shift`, `Impact_component` (1 or 0),
-    `Impact_component_percent` (of its cells, one by one), `N_Detections`. Genes with impact first,
-    then from low to high similarity.
-
-    Raises
-    ------
-    InputError
-        If lengths differ or there are fewer than two genes.
-
-    Examples
-    --------
-    >>> from scmix.statistics.published import mixture_model
-    >>> table = mixture_model(["A", "A", "B", "C", "D"], [0.5, 0.52, 0.9, 0.91, 0.92])
-    >>> table[["Gene", "Impact_component"]].values.tolist()
-    [['A', 1], ['B', 0], ['C', 0], ['D', 0]]
-    """
-    labels, codes = _coded(genes)
-    if len(labels) < 2:
-        raise InputError(f"Found {len(labels)} gene; a mixture of two needs at least two genes.")
-    means = _means(codes, shifts)
-    mixture = GaussianMixture(n_components=2, random_state=0).fit(means[:, None])
-    impact = _has_impact(mixture, np.asarray(shifts, dtype=np.float64))
-    table = _table(labels, names, {"Test_avg_shift": means})
-    table["Impact_component"] = _has_impact(mixture, means).astype(int)
-    table["Impact_component_percent"] = 100 * _means(codes, impact)
-    table["N_Detections"] = np.bincount(codes)
-    order = ["Impact_component", "Test_avg_shift"]
-    return table.sort_values(order, ascending=[False, True], ignore_index=True)
 
 
 def aggregate(genes: Sequence[Hashable], shifts: ArrayLike, gene: Hashable) -> pd.DataFrame:
@@ -218,10 +176,10 @@ def aggregate(genes: Sequence[Hashable], shifts: ArrayLike, gene: Hashable) -> p
     >>> aggregate(["A", "B", "A"], [0.9, 0.8, 0.7], "A")["Cosine_sim"].tolist()
     [0.9, 0.7]
     """
-    labels, codes = _coded(genes)
+    labels, codes = _by_gene.coded(genes)
     if gene not in labels:
         raise InputError(f"Found no values of {gene!r} among {len(labels)} genes.")
-    values = _checked(codes, shifts)[codes == list(labels).index(gene)]
+    values = _by_gene.checked(codes, shifts)[codes == list(labels).index(gene)]
     return pd.DataFrame({"Cosine_sim": values, "Gene": [gene] * len(values)})
 
 
@@ -280,29 +238,6 @@ def aggregate_gene_shifts(
     return table.drop(columns="_order").reset_index(drop=True)
 
 
-def _coded(genes: Sequence[Hashable]) -> tuple[pd.Index, NDArray[np.intp]]:
-    codes, labels = pd.factorize(pd.Index(list(genes)))
-    if not len(codes):
-        raise InputError("Found no values; expected one per perturbed gene and cell.")
-    return pd.Index(labels), codes
-
-
-def _checked(codes: NDArray, values: ArrayLike) -> NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64)
-    if array.shape != codes.shape:
-        raise InputError(f"Found {array.shape} values for {codes.shape} genes; expected as many.")
-    return array
-
-
-def _means(codes: NDArray, values: ArrayLike) -> NDArray[np.float64]:
-    return np.bincount(codes, weights=_checked(codes, values)) / np.bincount(codes)
-
-
-def _groups(codes: NDArray, values: ArrayLike) -> list[NDArray[np.float64]]:
-    order = np.argsort(codes, kind="stable")
-    return np.split(_checked(codes, values)[order], np.cumsum(np.bincount(codes))[:-1])
-
-
 def _mean(values: NDArray) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else np.nan
@@ -319,7 +254,7 @@ def _rank_sum_against_all(codes: NDArray, values: ArrayLike) -> NDArray[np.float
     The rank of a value among its gene's and the pooled ones is the sum of its ranks in both, so
     the rank sum is that of the gene alone, n (n + 1) / 2, plus the pooled values below each.
     """
-    array = _checked(codes, values)
+    array = _by_gene.checked(codes, values)
     pool = np.sort(array[_drawn(len(array))])
     below = np.searchsorted(pool, array, "left") + np.searchsorted(pool, array, "right")
     n, n_pool = np.bincount(codes), len(pool)
@@ -334,16 +269,3 @@ def _drawn(n_values: int) -> NDArray[np.intp] | slice:
         return slice(None)
     drawn = random.Random(42).sample(range(n_values), _LARGEST_POOL)  # noqa: S311 as published
     return np.array(drawn)
-
-
-def _has_impact(mixture: GaussianMixture, values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    low, high = np.sort(mixture.means_.ravel())
-    nearer_low = mixture.predict(values[:, None]) == int(mixture.means_.argmin())
-    return (values < low) | ((values <= high) & nearer_low)
-
-
-def _table(
-    labels: pd.Index, names: pd.DataFrame | None, columns: Mapping[str, NDArray]
-) -> pd.DataFrame:
-    front = {} if names is None else {c: names[c].reindex(labels).to_numpy() for c in names}
-    return pd.DataFrame({"Gene": labels, **front, **columns})
