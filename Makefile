@@ -40,7 +40,7 @@ test-newest: $(NEWEST)/.installed
 		('anndata', 'pandas', 'numpy', 'scipy', 'scanpy', 'torch')))"
 	@$(NEWEST)/bin/python -m pytest $(ARGS)
 
-coverage: $(READY)dev $(READY)tutorials
+coverage: $(READY)dev $(READY)tutorials $(READY)evaluate
 	@$(BIN)/python -m pip install --disable-pip-version-check -q pytest-cov
 	@$(BIN)/python -m pytest --cov=scmix --cov-report=xml --cov-report=term $(ARGS)
 
