@@ -84,8 +84,7 @@ def team() -> Iterator[Team | None]:
     A run is one that `torchrun` or `accelerate launch` started, or whose process group exists. A
     group that is made here is taken down again: another may be wanted for training.
     """
-    launched = dist.is_available() and (dist.is_initialized() or dist.is_torchelastic_launched())
-    if not launched:
+    if not is_launched():
         yield None
         return
     own = not dist.is_initialized()
@@ -103,6 +102,11 @@ def team() -> Iterator[Team | None]:
     finally:
         if own:
             dist.destroy_process_group()
+
+
+def is_launched() -> bool:
+    """Whether this process may be one of several."""
+    return dist.is_available() and (dist.is_initialized() or dist.is_torchelastic_launched())
 
 
 def _make_group() -> None:

@@ -8,6 +8,7 @@ from scmix import checkpoints
 from scmix._errors import GeneIdError, InputError, MissingKeyError
 from scmix.encoder import Config
 from scmix.genes import Vocabulary
+from scmix.tl import _spool
 
 LENGTH = 24
 
@@ -201,6 +202,17 @@ def test_screening_marks_estimates(cells, perturb):
     assert scores.p_state[scores.estimated].isna().all()
     assert scores.p_family.isna().all()
     assert -1 <= found["params"]["by_species"]["human"]["screen_correlation"] <= 1
+
+
+def test_vectors_are_kept_in_a_file_and_read_some_at_a_time(cells, perturb, monkeypatch):
+    genes = list(cells.var_names[:3])
+    whole = perturb(cells, vectors_of=genes)
+    monkeypatch.setattr(_spool, "CELLS_AT_ONCE", 5)
+    monkeypatch.setattr(_spool, "_IN_MEMORY", 100)
+    parts = perturb(cells, vectors_of=genes)
+    pd.testing.assert_frame_equal(parts["scores"], whole["scores"], check_exact=True)
+    for name in ("original", "perturbed", "states"):
+        np.testing.assert_array_equal(parts["vectors"][name], whole["vectors"][name])
 
 
 def test_a_killed_run_goes_on(cells, perturb, tmp_path, monkeypatch):

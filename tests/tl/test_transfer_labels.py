@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 import scmix
 from scmix import checkpoints, metrics, tl
 from scmix._errors import GeneIdError, InputError, MissingKeyError
-from scmix.tl._label_methods import by_centroids, by_neighbours, centred
+from scmix.tl import _spool
+from scmix.tl._label_methods import by_centroids, by_neighbours, group_means
 from scmix.tl._two_sides import with_pooler
 
 EXACT = {"device": "cpu", "dtype": "float32"}
@@ -60,7 +61,7 @@ def test_neighbours_vote_as_in_the_metric():
     rng = np.random.default_rng(0)
     known, asked = rng.normal(size=(80, 4)), rng.normal(size=(50, 4))
     codes = rng.integers(0, 3, 80)
-    shares, found = by_neighbours(known, codes, asked, 3, k=4, metric="cosine")
+    shares, found = by_neighbours(known, codes, 3, k=4, metric="cosine")(asked)
     expected = metrics.knn_transfer(known, codes, asked, k=4)
     np.testing.assert_array_equal(found.astype(str), expected)
     assert set(np.unique(shares)) <= {0, 0.25, 0.5, 0.75, 1}
@@ -69,9 +70,8 @@ def test_neighbours_vote_as_in_the_metric():
 def test_centroids_by_hand():
     known = np.array([[1.0, 0.0], [3.0, 0.0], [0.0, 1.0], [0.0, 5.0]])
     asked = np.array([[1.0, 0.2], [1.0, 1.1]])
-    chances, found = by_centroids(
-        known, np.array([0, 0, 1, 1]), asked, 2, metric="euclidean"
-    )  # centroids (2, 0) and (0, 3)
+    label = by_centroids(known, np.array([0, 0, 1, 1]), 2, metric="euclidean")
+    chances, found = label(asked)  # centroids (2, 0) and (0, 3)
     np.testing.assert_array_equal(found, [0, 0])
     away = np.hypot([1.0, 1.0], [0.2, 1.1]) - np.hypot([1.0, 1.0], [2.8, 1.9])
     ratio = np.log(chances[:, 0] / chances[:, 1]) / away
@@ -87,7 +87,7 @@ def test_confidence_of_centroids_is_calibrated_on_the_reference():
         return np.eye(30)[codes] + rng.normal(scale=0.35, size=(n_cells, 30)), codes
 
     (known, codes), (asked, truth) = blurred(300), blurred(2000)
-    chances, found = by_centroids(known, codes, asked, 4, metric="cosine")
+    chances, found = by_centroids(known, codes, 4, metric="cosine")(asked)
     right = (found == truth).mean()
     assert 0.6 < right < 0.98
     assert chances.max(axis=1).mean() == pytest.approx(right, abs=0.06)
@@ -155,9 +155,25 @@ def test_centring_by_data_set_and_by_species():
 
 
 def test_centring_by_hand():
-    vectors = np.array([[1.0], [3.0], [10.0], [np.nan], [20.0]])
-    out = centred(vectors, np.array([0, 0, 1, 1, 1]))
-    np.testing.assert_array_equal(out[:, 0], [-1, 1, -5, np.nan, 5])
+    vectors = np.array([[1.0], [3.0], [10.0], [np.nan], [20.0], [np.nan]])
+    groups = np.array([0, 0, 1, 1, 1, 2])
+    means = group_means([vectors[:1], vectors[1:3], vectors[3:]], groups, 1)
+    np.testing.assert_array_equal(means[:, 0], [2, 15, 0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("center", [None, "dataset"])
+def test_cells_are_labelled_some_at_a_time(method, center, monkeypatch):
+    query, reference = cells(50, 1), cells(40, 2)
+    query.obsm["X_any"][7] = np.nan
+    options = {"method": method, "center": center, "use_rep": "X_any", "copy": True}
+    whole = tl.transfer_labels(query, reference, "cell_type", **options)
+    monkeypatch.setattr(_spool, "CELLS_AT_ONCE", 9)
+    parts = tl.transfer_labels(query, reference, "cell_type", **options)
+    assert list(parts.obs["scmix_label"]) == list(whole.obs["scmix_label"])
+    key = "scmix_label_probabilities"
+    np.testing.assert_allclose(parts.obsm[key], whole.obsm[key], atol=1e-6)
+    assert np.isnan(parts.obsm[key][7]).all()
 
 
 def test_embedding_is_computed_as_by_embed(human, mouse, tiny, unchanged):

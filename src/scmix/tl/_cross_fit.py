@@ -11,7 +11,7 @@ from anndata import AnnData
 from .._errors import InputError
 from ..classifiers import CellClassifier
 from ._fine_tune import fine_tune
-from ._perturbation._states import column_of
+from ._perturbation._states import texts_of
 from ._perturbation._tables import FEWEST_DONORS
 
 
@@ -76,7 +76,7 @@ def cross_fit(
         raise InputError(
             f"Found {', '.join(sorted(taken))}; expected none: donors are what is divided."
         )
-    states, donors = column_of(adata, state_key), column_of(adata, donor_key)
+    states, donors = texts_of(adata, state_key), texts_of(adata, donor_key)
     known = (states != "") & (donors != "")
     fold = _folds(states[known], donors[known], n_folds, seed)
     rows, made = np.flatnonzero(known), []

@@ -1,6 +1,7 @@
 """Vectors of all cells: made here, shared by the processes of a run, or on workers of dask."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,23 @@ def embedded(adata: AnnData, reader: Reader, match: Match, **options: Any) -> Em
     if not found.n_read.any():
         raise InputError(_slots.NO_KNOWN_GENE)
     return found
+
+
+def in_parts(
+    adata: AnnData, reader: Reader, match: Match, **options: Any
+) -> Iterator[tuple[int, np.ndarray]]:
+    """First row and vectors of some consecutive cells at a time; otherwise as :func:`embedded`.
+
+    Where processes or workers of dask share the work, all vectors come at once.
+    """
+    if _processes.is_launched() or _dask_workers.client_for(adata, options["layer"]) is not None:
+        yield 0, embedded(adata, reader, match, **options).vectors
+        return
+    blocks = _slots.iter_sequences(
+        adata, reader.model.vocabulary, match=match, n_genes=reader.n_genes, **options
+    )
+    for part in reader.read(blocks, adata.n_obs):
+        yield part.start, part.vectors
 
 
 def _read(

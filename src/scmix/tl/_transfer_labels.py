@@ -1,7 +1,7 @@
 """Labels of one data set for the cells of another, without training the encoder."""
 
-import warnings
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any, Literal, get_args
 
@@ -12,15 +12,15 @@ from .. import _slots, checkpoints, models
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
 from .._opening import opened
+from .._warn import warn
 from ..metrics import has_vector
 from ._label_methods import (
+    Labeller,
     Method,
     Metric,
-    by_centroids,
-    by_neighbours,
-    by_regression,
-    centred,
     check_method,
+    group_means,
+    labeller,
 )
 from ._labelling import (
     Labels,
@@ -31,7 +31,8 @@ from ._labelling import (
     warn_without_vector,
 )
 from ._reading import Reader
-from ._two_sides import PUBLISHED, Side, check_vectors, make_sides, read_out
+from ._spool import Vectors, gathered, in_memory
+from ._two_sides import PUBLISHED, Side, check_any, check_stored, make_sides, read_out
 
 Center = Literal["species", "dataset"]
 
@@ -174,14 +175,18 @@ def transfer_labels(
         made_by = reader.params(**keys, **rules)
         if pool == PUBLISHED:
             made_by |= {"pool": PUBLISHED} | _pooler_params(loaded, seed)
-        vectors = [side.embedded(reader) for side in sides]
+        known = sides[1].embedded(reader)
+        asked = gathered(sides[0].parts(reader))
     else:
         made_by = _slots.params(use_rep=use_rep)
-        vectors = [side.stored(use_rep) for side in sides]
-    check_vectors(vectors[0], vectors[1], use_rep)
+        stored, known = (side.stored(use_rep) for side in sides)
+        check_stored(stored, known, use_rep)
+        asked = in_memory(stored)
+    check_any("reference", has_vector(known))
     if center is not None:
-        vectors = _centred(vectors, sides, center, model)
-    codes, chances = _label(vectors, labels, method, k, metric)
+        asked, known = _centred(asked, known, sides, center, model)
+    label = _labeller(known, labels, method, k, metric)
+    codes, chances = _label(asked, adata.n_obs, len(labels.classes), label)
     warn_without_vector(int((codes < 0).sum()), adata.n_obs, key_added)
     options = {"method": method, "metric": metric, "center": center, "label_key": label_key}
     made = {
@@ -196,46 +201,58 @@ def transfer_labels(
     return target if copy else None
 
 
-def _label(
-    vectors: Sequence[np.ndarray], labels: Labels, method: Method, k: int, metric: Metric
-) -> tuple[np.ndarray, np.ndarray]:
-    """Class (-1: no vector) and probabilities of every query cell."""
-    query, reference = vectors
-    asked, kept = has_vector(query), has_vector(reference) & (labels.codes >= 0)
-    known, n_classes = labels.codes[kept], len(labels.classes)
-    lost = sorted(set(range(n_classes)) - set(known.tolist()))
+def _labeller(
+    reference: np.ndarray, labels: Labels, method: Method, k: int, metric: Metric
+) -> Labeller:
+    """What labels vectors by those of the reference that have a label."""
+    kept = has_vector(reference) & (labels.codes >= 0)
+    codes, n_classes = labels.codes[kept], len(labels.classes)
+    lost = sorted(set(range(n_classes)) - set(codes.tolist()))
     if lost:
         raise InputError(
             f"Found no reference cell of '{labels.classes[lost[0]]}' with a vector; expected at "
             "least one of each class. Leave its cells out of the reference."
         )
-    arrays = (reference[kept], known, query[asked])
-    if method == "knn":
-        found = by_neighbours(*arrays, n_classes, k=k, metric=metric)
-    elif method == "centroid":
-        found = by_centroids(*arrays, n_classes, metric=metric)
-    else:
-        found = by_regression(*arrays)
-    chances = np.full((len(query), n_classes), np.nan)
-    codes = np.full(len(query), -1)
-    chances[asked], codes[asked] = found
+    return labeller(method, reference[kept], codes, n_classes, k=k, metric=metric)
+
+
+def _label(
+    parts: Iterable[tuple[int, np.ndarray]], n_cells: int, n_classes: int, label: Labeller
+) -> tuple[np.ndarray, np.ndarray]:
+    """Class (-1: no vector) and probabilities of every query cell, some of them at a time."""
+    codes = np.full(n_cells, -1, np.int32)
+    chances = np.full((n_cells, n_classes), np.nan, np.float32)
+    for first, vectors in parts:
+        asked = np.flatnonzero(has_vector(vectors))
+        if asked.size:
+            chances[first + asked], codes[first + asked] = label(vectors[asked])
+    check_any("query", codes >= 0)
     return codes, chances
 
 
 def _centred(
-    vectors: Sequence[np.ndarray],
+    query: Iterable[tuple[int, np.ndarray]],
+    reference: np.ndarray,
     sides: Sequence[Side],
     center: Center,
     model: "str | PathLike | checkpoints.Model",
-) -> list[np.ndarray]:
-    n_query = len(vectors[0])
+) -> tuple[Iterator[tuple[int, np.ndarray]], np.ndarray]:
+    """Both relative to the mean of their group of cells."""
+    n_query, width = sides[0].adata.n_obs, reference.shape[1]
     if center == "dataset":
-        groups = np.repeat([0, 1], [n_query, len(vectors[1])])
+        groups = np.repeat([0, 1], [n_query, len(reference)])
     else:
         vocabulary = models.vocabulary(model)
         groups = np.concatenate([side.species(vocabulary) for side in sides])
-    moved = centred(np.concatenate(list(vectors)), groups)
-    return [moved[:n_query], moved[n_query:]]
+    kept = Vectors.of((vectors for _, vectors in query), width)
+    both = itertools.chain((vectors for _, vectors in kept.blocks()), [reference])
+    means = group_means(both, groups, width)
+
+    def moved() -> Iterator[tuple[int, np.ndarray]]:
+        for first, vectors in kept.blocks():
+            yield first, vectors - means[groups[first : first + len(vectors)]]
+
+    return moved(), reference - means[groups[n_query:]]
 
 
 def _pooler_params(model: checkpoints.Model, seed: int) -> dict[str, Any]:
@@ -246,12 +263,11 @@ def _pooler_params(model: checkpoints.Model, seed: int) -> dict[str, Any]:
 
 def _warn_shared(adata: AnnData, reference: AnnData) -> None:
     """Cells that label themselves make everything look right."""
-    shared = adata.obs_names.intersection(reference.obs_names)
+    shared = adata.obs_names[adata.obs_names.isin(reference.obs_names)]
     names = [str(name) for name in shared if not str(name).isdigit()]  # numbers name nothing
     if names:
-        warnings.warn(
+        warn(
             f"{len(names):,} of {adata.n_obs:,} cells have the name of a cell of the reference "
             f"(such as {names[0]!r}). If they are the same cells, they label themselves: leave "
-            "them out of one.",
-            stacklevel=3,
+            "them out of one."
         )

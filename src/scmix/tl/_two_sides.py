@@ -1,7 +1,7 @@
 """Vectors and species of the cells of two objects, a query and a reference."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,10 +13,9 @@ from .._errors import InputError, MissingKeyError
 from .._gene_matching import GeneMatch
 from .._opening import opened
 from ..genes import Vocabulary, species_codes
-from ..metrics import has_vector
 from ..pp._match_adata import match_adata
 from . import _reading
-from ._embedding import embedded
+from ._embedding import embedded, in_parts
 from ._reading import Reader
 
 PUBLISHED = "published"
@@ -48,6 +47,11 @@ class Side:
         """Vectors of the model, float32; NaN for a cell without a known gene."""
         match = self._matched(reader.model.vocabulary)
         return embedded(self.adata, reader, match, **self._keys, **self._options).vectors
+
+    def parts(self, reader: Reader) -> Iterator[tuple[int, np.ndarray]]:
+        """First cell and vectors of some consecutive cells at a time."""
+        match = self._matched(reader.model.vocabulary)
+        return in_parts(self.adata, reader, match, **self._keys, **self._options)
 
     def stored(self, key: str) -> np.ndarray:
         """An embedding that is there already."""
@@ -123,18 +127,21 @@ def with_pooler(model: checkpoints.Model, seed: int) -> checkpoints.Model:
     return dataclasses.replace(model, encoder=twin.encoder)
 
 
-def check_vectors(query: np.ndarray, reference: np.ndarray, use_rep: str | None) -> None:
+def check_stored(query: np.ndarray, reference: np.ndarray, use_rep: str) -> None:
     """Refuse embeddings that cannot be compared."""
     if query.ndim != 2 or query.shape[1:] != reference.shape[1:]:
         raise InputError(
             f"Found embeddings of shape {query.shape} (query) and {reference.shape} (reference) "
             f"in obsm[{use_rep!r}]; expected two dimensions and the same number of columns."
         )
-    for name, vectors in (("query", query), ("reference", reference)):
-        if not has_vector(vectors).any():
-            raise InputError(
-                f"Found no cell of the {name} with a vector; expected at least one without NaN."
-            )
+
+
+def check_any(name: str, has_vector: np.ndarray) -> None:
+    """Refuse cells of which none has a vector."""
+    if not has_vector.any():
+        raise InputError(
+            f"Found no cell of the {name} with a vector; expected at least one without NaN."
+        )
 
 
 def _own_keys(adata: AnnData, keys: Mapping[str, str | None]) -> dict[str, str | None]:

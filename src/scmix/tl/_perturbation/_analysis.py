@@ -16,6 +16,7 @@ from ...effects import Engine, Formula, PairTotals, Plan, Screen, Totals
 from ...encoder import Encoder
 from ...genes import SPECIES
 from ...perturbations import Edit, truncate
+from .._spool import Vectors
 from . import _tables
 from ._genes import GeneSets, Names, tokens_of
 from ._geometry import Geometry
@@ -72,7 +73,7 @@ class Analysis:
     states
         Cells that it reads.
     vectors
-        Pooled vector of each, `(n_cells, H)`.
+        Pooled vector of each.
     perturbed
         Which of them are perturbed, bool.
     largest
@@ -85,7 +86,7 @@ class Analysis:
     fold: Fold
     code: int
     states: States
-    vectors: np.ndarray
+    vectors: Vectors
     perturbed: np.ndarray
     largest: int
     source: Source
@@ -202,7 +203,7 @@ class Analysis:
         tokens = tokens_of(asked.vectors_of, vocabulary, self.code)
         part = self.cells[self._start()[:_MOST_DRAWN]]
         plan = Plan(asked.edit, vocabulary.n_tokens, tokens[:, None])
-        before = self.vectors[np.searchsorted(self.states.cells, part.index)]
+        before = self.vectors.few(np.searchsorted(self.states.cells, part.index))
         after = np.full((len(tokens), *before.shape), np.nan, np.float32)
         for found in self._engine(plan, False).run(part.sequences, part.species):
             at = found.changed
@@ -211,7 +212,7 @@ class Analysis:
             "cells": part.index,
             "genes": names.ensembl_id[tokens].astype(str),
             "symbols": names.symbol[tokens].astype(str),
-            "original": before.astype(np.float32),
+            "original": before,
             "perturbed": after,
             "states": geometry.states.astype(np.float32),
             "state_names": np.array(self.states.names or ("all",), dtype=str),

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...effects import Formula, Measure
+from .._spool import Vectors
 from ._states import States
-
-_AT_ONCE = 16_384  # cells
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +37,10 @@ class Geometry:
     measure: Measure
 
     @classmethod
-    def of(cls, formula: Formula, vectors: np.ndarray, states: States) -> "Geometry":
-        """Make it from the vectors of all cells, `(n_cells, H)`."""
+    def of(cls, formula: Formula, vectors: Vectors, states: States) -> "Geometry":
+        """Make it from the vectors of all cells."""
         donor, state, row = states.rows()
-        width = vectors.shape[1]
+        width = vectors.width
         row_means = _means(vectors, row, len(donor))
         # not of the states: the mean over all rows, whatever state they are in
         centre = row_means.mean(axis=0) if formula.centred else np.zeros(width)
@@ -68,14 +67,13 @@ class Geometry:
 
 
 def _means(
-    vectors: np.ndarray,
+    vectors: Vectors,
     group: np.ndarray,
     n_groups: int,
     change: Callable[[np.ndarray], np.ndarray] = lambda some: some.astype(np.float64),
 ) -> np.ndarray:
-    """Mean vector of each group, some cells at a time so that no copy of all is made."""
-    sums = np.zeros((n_groups, vectors.shape[1]))
-    for first in range(0, len(vectors), _AT_ONCE):
-        some = slice(first, first + _AT_ONCE)
-        np.add.at(sums, group[some], change(vectors[some]))
+    """Mean vector of each group, some cells at a time."""
+    sums = np.zeros((n_groups, vectors.width))
+    for first, some in vectors.blocks():
+        np.add.at(sums, group[first : first + len(some)], change(some))
     return sums / np.bincount(group, minlength=n_groups)[:, None]

@@ -19,17 +19,18 @@ def score(
     options: Options, folds: Sequence[Fold], states: States, source: Source
 ) -> dict[str, Any]:
     """The whole result, and what is said about it."""
-    width = folds[0].reader.model.config.hidden_size
-    vectors = np.empty((len(states.cells), width), np.float32)
-    for fold in folds:
-        vectors[fold.cells] = source.vectors(states.cells[fold.cells], fold.reader)
+    vectors = [source.vectors(states.cells[fold.cells], fold.reader) for fold in folds]
+    has_genes = np.zeros(len(states.cells), bool)
+    for fold, own in zip(folds, vectors, strict=True):
+        has_genes[fold.cells] = own.finite()
     codes, made = source.codes[states.cells], {}
     for code in np.unique(codes):
-        here = (codes == code) & np.isfinite(vectors[:, 0])
+        here = (codes == code) & has_genes
         check_every_state(states[here], SPECIES[code])
         parts = [replace(fold, cells=fold.cells[here]) for fold in folds]
+        of_parts = [own[here[fold.cells]] for fold, own in zip(folds, vectors, strict=True)]
         made[SPECIES[code]] = score_species(
-            options, parts, int(code), states[here], vectors[here], source
+            options, parts, int(code), states[here], of_parts, source
         )
     result = joined(made, options.described, source.adata)
     say(result)

@@ -14,6 +14,7 @@ from ...batches import Sequences, concat
 from ...genes import Vocabulary
 from ...pp._match_adata import match_adata
 from .._reading import Reader
+from .._spool import Vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +63,10 @@ class Source:
         """Token of every column of the counts, -1 for none."""
         return self.match[0].tokens
 
-    def vectors(self, rows: np.ndarray, reader: Reader) -> np.ndarray:
+    def vectors(self, rows: np.ndarray, reader: Reader) -> Vectors:
         """Pooled vectors of some cells, ascending; NaN for cells without genes."""
-        vectors = np.empty((len(rows), reader.model.config.hidden_size), np.float32)
-        for part in reader.read(self.blocks(rows, reader.n_genes), len(rows)):
-            vectors[part.start : part.start + len(part.vectors)] = part.vectors
-        return vectors
+        parts = reader.read(self.blocks(rows, reader.n_genes), len(rows))
+        return Vectors.of((part.vectors for part in parts), reader.model.config.hidden_size)
 
     def sequences(self, rows: np.ndarray, n_genes: int) -> Sequences:
         """Ranked genes of some cells, in any order."""

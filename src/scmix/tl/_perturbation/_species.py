@@ -9,6 +9,7 @@ import pandas as pd
 from ..._errors import InputError
 from ...effects import PairTotals, Plan
 from ...genes import SPECIES, Vocabulary
+from .._spool import Vectors
 from . import _tables
 from ._analysis import Analysis, Options
 from ._baseline import Baseline
@@ -27,7 +28,7 @@ def score_species(
     folds: Sequence[Fold],
     code: int,
     states: States,
-    vectors: np.ndarray,
+    vectors: Sequence[Vectors],
     source: Source,
 ) -> dict[str, Any]:
     """Scores, table of genes, vectors and what was found about the run.
@@ -43,7 +44,7 @@ def score_species(
     states
         Cells of the species.
     vectors
-        Of each, by its own encoder `(n_cells, H)`.
+        Of the cells of each encoder.
     source
         Gives ranked genes and counts.
     """
@@ -86,7 +87,7 @@ def _analyses(
     folds: Sequence[Fold],
     code: int,
     states: States,
-    vectors: np.ndarray,
+    vectors: Sequence[Vectors],
     source: Source,
     largest: int,
 ) -> list[Analysis]:
@@ -94,8 +95,8 @@ def _analyses(
 
     def make(perturbed: np.ndarray) -> list[Analysis]:
         return [
-            Analysis(options, fold, code, states[at], vectors[at], perturbed[at], largest, source)
-            for fold in folds
+            Analysis(options, fold, code, states[at], own, perturbed[at], largest, source)
+            for fold, own in zip(folds, vectors, strict=True)
             if (at := fold.cells).any()
         ]
 

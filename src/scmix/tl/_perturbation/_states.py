@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from ..._errors import InputError, MissingKeyError
@@ -41,8 +42,10 @@ class States:
 
     def rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Donors in a state: donor and state of each such row, and the row of each cell."""
-        keys, row = np.unique(self.donor * (len(self.names) + 1) + self.state, return_inverse=True)
-        return *np.divmod(keys, len(self.names) + 1), row
+        key = self.donor * (len(self.names) + 1) + self.state
+        keys = np.flatnonzero(np.bincount(key))
+        row = np.searchsorted(keys, np.arange(keys[-1] + 1 if keys.size else 0))
+        return *np.divmod(keys, len(self.names) + 1), row[key]
 
 
 def read_states(
@@ -55,23 +58,21 @@ def read_states(
 ) -> States:
     """States and donors from `obs`, checked."""
     names = _names(state_key, start, goal, others)
-    state = np.zeros(adata.n_obs, np.int64)
+    state = np.zeros(adata.n_obs, np.int32)
     if state_key is not None:
-        values = column_of(adata, state_key)
-        state = np.full(adata.n_obs, -1, np.int64)
-        for code, name in enumerate(names):
-            state[values == name] = code
-            if not (state == code).any():
-                known = ", ".join(sorted(set(values) - {""})[:10])
+        values, value = column_of(adata, state_key)
+        for name in names:
+            if name not in values:
                 raise InputError(
-                    f'Found no cell with obs["{state_key}"] == {name!r}; there are {known}. '
-                    "Pass one of these."
+                    f'Found no cell with obs["{state_key}"] == {name!r}; there are '
+                    f"{', '.join(values[:10])}. Pass one of these."
                 )
-    donors, donor = np.array(["all"]), np.zeros(adata.n_obs, np.int64)
+        numbers = [names.index(one) if one in names else -1 for one in values.tolist()]
+        state = np.array([*numbers, -1], np.int32)[value]
+    donors, donor = np.array(["all"]), np.zeros(adata.n_obs, np.int32)
     if donor_key is not None:
-        values = column_of(adata, donor_key)
-        state[values == ""] = -1  # cells without a donor take no part
-        donors, donor = np.unique(values, return_inverse=True)
+        donors, donor = column_of(adata, donor_key)
+        state[donor < 0] = -1  # cells without a donor take no part
     cells = np.flatnonzero(state >= 0)
     return States(cells, names, state[cells], donor[cells], donors)
 
@@ -105,17 +106,25 @@ def _names(
     return names
 
 
-def column_of(adata: AnnData, key: str) -> np.ndarray:
-    """Values of a column of `obs` as text, `""` where there is none."""
+def column_of(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Values of a column of `obs` as text, sorted, and which of them each cell has; -1: none."""
     if key not in adata.obs:
         columns = list(map(str, adata.obs.columns))
         close = get_close_matches(key, columns)
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise MissingKeyError(f"Found no column {key!r} in obs; there are {columns}.{hint}")
-    values = adata.obs[key]
-    missing = values.isna().to_numpy(bool)
-    texts = values.astype(str).to_numpy(dtype=object).astype(str)
-    return np.where(missing, "", texts)
+    codes, values = pd.factorize(adata.obs[key])
+    texts = pd.Index(values).astype(str).to_numpy(dtype=object).astype(str)
+    names, number = np.unique(texts[texts != ""], return_inverse=True)
+    numbers = np.full(len(texts) + 1, -1, np.int32)
+    numbers[np.flatnonzero(texts != "")] = number
+    return names, numbers[codes]
+
+
+def texts_of(adata: AnnData, key: str) -> np.ndarray:
+    """Values of a column of `obs` as text, one for each cell, `""` where there is none."""
+    names, number = column_of(adata, key)
+    return np.append(names, "")[number]
 
 
 def check_every_state(states: States, species: str) -> None:
