@@ -159,6 +159,12 @@ def ridge(task: Task, left_out: np.ndarray) -> np.ndarray:
     return Ridge(min(errors, key=errors.get)).fit(there, truth).predict(here)
 
 
+SIMPLE: dict[str, Method] = {
+    "none": nothing, "gene mean": gene_mean, "kNN smoothing": smoothing,
+    "low rank": low_rank, "ridge": ridge,
+}  # fmt: skip
+
+
 def of_model(model: Model) -> Method:
     """Impute with a model that reads the thinned cells, one by one."""
 
@@ -182,25 +188,23 @@ def of_model(model: Model) -> Method:
     return method
 
 
-def train_models(task: Task, names: np.ndarray, steps: int, folder: Path) -> dict[str, Method]:
-    """Two small models that know nothing but the training half."""
-    vocabulary = Vocabulary.bundled()
+def models(task: Task, names: np.ndarray, steps: int, folder: Path) -> Iterator[tuple[str, Model]]:
+    """Two small models that know nothing but the training half, trained when they are asked for."""
     rest = task.totals["train"] - task.train.sum(1)
     counts = sp.csr_matrix(np.column_stack([task.train, rest]).astype(np.float32))
     var = pd.DataFrame(index=[*names, "other_genes"])
     obs = pd.DataFrame(index=[f"cell{i}" for i in range(len(task.train))])
     ad.AnnData(counts, obs=obs, var=var).write_h5ad(folder / "cells.h5ad")
     corpus = scmix.pretrain.build_corpus(
-        [folder / "cells.h5ad"], folder / "corpus", vocabulary=vocabulary, n_genes=None, values=True
-    )
-    methods = {}
+        [folder / "cells.h5ad"], folder / "corpus", vocabulary=Vocabulary.bundled(), n_genes=None,
+        values=True,
+    )  # fmt: skip
     for name, recipe in RECIPES.items():
         final = scmix.pretrain.train(
             corpus, folder / recipe, recipe, steps=steps, log_every=steps, checkpoint_every=steps,
             value_autoencoder_thinning=0.5, **SMALL,
         )  # fmt: skip
-        methods[name] = of_model(scmix.models.load(final))
-    return methods
+        yield name, scmix.models.load(final)
 
 
 def scores(task: Task, method: Method) -> dict[str, float]:
@@ -279,19 +283,16 @@ def names_of(tokens: np.ndarray, species: int, vocabulary) -> np.ndarray:
 
 def rows(steps: int, seeds: list[int], only: list[str]) -> Iterator[dict[str, object]]:
     vocabulary = Vocabulary.bundled()
-    simple = {
-        "none": nothing, "gene mean": gene_mean, "kNN smoothing": smoothing,
-        "low rank": low_rank, "ridge": ridge,
-    }  # fmt: skip
     for name, adata in datasets():
         for seed in seeds if not only or name in only else []:
             task = make_task(adata, vocabulary, seed)
+            about = {"data": name, "seed": seed, "steps": steps}
+            for label, simple in SIMPLE.items():
+                yield {**about, "method": label, **scores(task, simple)}
             with tempfile.TemporaryDirectory() as folder:
                 names = names_of(task.tokens, task.species, vocabulary)
-                trained = train_models(task, names, steps, Path(folder))
-            for label, method in {**simple, **trained}.items():
-                found = scores(task, method)
-                yield {"data": name, "seed": seed, "steps": steps, "method": label, **found}
+                for label, model in models(task, names, steps, Path(folder)):
+                    yield {**about, "method": label, **scores(task, of_model(model))}
 
 
 def to_table(results: pd.DataFrame) -> str:

@@ -216,6 +216,30 @@ def test_nan_stops_the_run_names_the_cells_and_keeps_the_checkpoint(
     assert_equal_runs(tmp_path, tmp_path / "whole")
 
 
+def test_ctrl_c_keeps_the_checkpoint_and_the_same_call_goes_on(corpus, tmp_path, monkeypatch):
+    original, calls = model_module.Pretraining.forward, []
+
+    def interrupted(self, batch):
+        calls.append(batch["number"])
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return original(self, batch)
+
+    options = {**TINY, "steps": 8, "objectives": {"mlm": 1.0}}
+    monkeypatch.setattr(model_module.Pretraining, "forward", interrupted)
+    seed_global_states()
+    expected = draw_from_global_states()
+    seed_global_states()
+    with pytest.raises(KeyboardInterrupt):
+        train(corpus, tmp_path / "run", **options)
+    assert draw_from_global_states() == expected
+    monkeypatch.undo()
+    assert last_checkpoint(tmp_path / "run")[0] == 4
+    train(corpus, tmp_path / "run", **options)
+    train(corpus, tmp_path / "whole", **options)
+    assert_equal_runs(tmp_path / "run", tmp_path / "whole")
+
+
 def cut_short(checkpoint: Path) -> None:
     file = checkpoint / "optimizer.pt"
     file.write_bytes(file.read_bytes()[:-1])

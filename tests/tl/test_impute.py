@@ -213,3 +213,12 @@ def test_a_layer_of_somebody_else_is_not_replaced(pbmc, model):
     with pytest.raises(InputError, match="exists already"):
         scmix.tl.impute(pbmc, model, **FAST)
     scmix.tl.impute(pbmc, model, overwrite=True, **FAST)
+
+
+def test_ctrl_c_leaves_the_data_as_they_were(pbmc, model, unchanged, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ValueDecoder, "decode", interrupted)
+    with unchanged(pbmc), pytest.raises(KeyboardInterrupt):
+        scmix.tl.impute(pbmc, model, **FAST)
