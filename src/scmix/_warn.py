@@ -5,9 +5,9 @@ import warnings
 from types import FrameType
 
 
-def warn(text: str) -> None:
+def warn(text: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the first caller outside scmix."""
-    warnings.warn(text, UserWarning, stacklevel=_outside())
+    warnings.warn(text, category, stacklevel=_outside())
 
 
 def _outside() -> int:

@@ -5,7 +5,6 @@ they belong to. When memory runs out the batches are halved and the work goes on
 """
 
 import copy
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from scmix._device import choose
 from scmix._errors import InputError, ModelFileError, ResourceError
+from scmix._warn import warn
 from scmix.batches import Sequences, pack, ranges
 from scmix.encoder import Encoder
 
@@ -110,11 +110,7 @@ def run(
     except _NotFiniteError:
         if dtype not in (None, "auto") or number == torch.float32:
             raise
-    warnings.warn(
-        f"{number} gave values that are not finite; embedding again in float32.",
-        RuntimeWarning,
-        stacklevel=2,
-    )
+    warn(f"{number} gave values that are not finite; embedding again in float32.", RuntimeWarning)
     return embed(torch.float32)
 
 

@@ -247,8 +247,11 @@ def test_several_keys_in_one_pass_or_one_of_them(query, classifier):
 
 
 def test_other_species_are_labelled_with_a_caveat(mouse, both, classifier):
-    with pytest.warns(UserWarning, match="12 cells are mouse, the classifier was trained and"):
+    with pytest.warns(
+        UserWarning, match="12 cells are mouse, the classifier was trained and"
+    ) as said:
         out = annotate(mouse, classifier)
+    assert {warning.filename for warning in said} == {__file__}
     assert out.obs["scmix_label"].notna().all()
     assert "no guarantee" in out.uns["scmix_label"]["caveat"]
     with pytest.warns(UserWarning, match="12 cells are mouse"):

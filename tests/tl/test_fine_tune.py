@@ -88,8 +88,9 @@ def test_validation_key_and_a_test_split_that_is_not_touched(tiny, cells):
 
 def test_missing_labels_are_left_out_and_said(tiny, cells):
     cells.obs.loc[cells.obs_names[:5], "type"] = np.nan
-    with pytest.warns(UserWarning, match="Left out 5 of 36 cells without a label"):
+    with pytest.warns(UserWarning, match="Left out 5 of 36 cells without a label") as said:
         classifier = scmix.tl.fine_tune(cells, "type", model=tiny, **QUICK)
+    assert {warning.filename for warning in said} == {__file__}
     assert classifier.training["n_training"] + classifier.training["n_validation"] == 31
 
 

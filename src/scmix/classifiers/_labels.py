@@ -1,6 +1,5 @@
 """Labels of cells as numbers, in category order."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .._errors import InputError
+from .._warn import warn
 
 RESERVED = {"", "unknown", "unassigned"}
 
@@ -122,10 +122,9 @@ def _without_rare(
             "two. Choose another column" + (", or a lower rare_share." if rare.any() else ".")
         )
     if rare.any():
-        warnings.warn(
+        warn(
             f"Left out {rare.sum()} classes of {key!r} with {rare_share:.1%} of the cells or less: "
-            f"{', '.join(names[rare])}.",
-            stacklevel=2,
+            f"{', '.join(names[rare])}."
         )
     place = np.where(rare, -1, np.cumsum(~rare) - 1).astype(np.int32)
     return np.where(codes >= 0, place[codes], -1), names[~rare], list(map(str, names[rare]))

@@ -1,7 +1,6 @@
 """`pp.map_genes`: the columns of an AnnData matched to the genes of a vocabulary."""
 
 import os
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +13,7 @@ from .._errors import InputError
 from .._gene_matching import GeneMatch, OnDuplicate
 from .._gene_names import SeenNames
 from .._opening import check_adata
+from .._warn import warn
 from .._writer import is_ours
 from ..genes import SPECIES, Vocabulary
 from ._match_adata import match_adata, names_of
@@ -175,8 +175,7 @@ def _warn_doublets(
     other = counts[np.arange(len(codes)), 1 - codes]
     n = int((other > _DOUBLET_SHARE * counts.sum(axis=1)).sum())
     if n:
-        warnings.warn(
+        warn(
             f"{n:,} cells have more than {_DOUBLET_SHARE:.0%} of their counts in genes of the "
-            "other species: doublets, or a wrong species_key.",
-            stacklevel=3,
+            "other species: doublets, or a wrong species_key."
         )

@@ -2,6 +2,7 @@
 
 import logging
 from difflib import get_close_matches
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,15 @@ ID_COLUMNS = (
 )  # fmt: skip
 _NAMES_LOOKED_AT = 200
 _GOOD_ENOUGH = 0.95  # share of var_names recognised above which no column is looked at
+
+
+class GeneOptions(TypedDict):
+    """How genes and species are named, as :func:`match_adata` takes it."""
+
+    species: str | None
+    species_key: str | None
+    gene_ids: str | None
+    on_duplicate: OnDuplicate
 
 
 def match_adata(

@@ -1,7 +1,6 @@
 """`pp.rank_encode`: counts to ranks, kept as a layer."""
 
 import os
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +11,7 @@ from .. import _slots
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
 from .._opening import check_adata
+from .._warn import warn
 from ..genes import SPECIES, GeneMatch, Vocabulary
 from ..ranks import n_threads, ranks_to_layer
 from ..ranks import rank_encode as rank_counts
@@ -155,9 +155,8 @@ def _ranks(
     if n_empty == adata.n_obs:
         raise InputError(_slots.NO_KNOWN_GENE)
     if n_empty:
-        warnings.warn(
+        warn(
             f"{n_empty:,} of {adata.n_obs:,} cells have no count of a known gene: their ranks are "
-            "empty, and their embeddings will be NaN.",
-            stacklevel=3,
+            "empty, and their embeddings will be NaN."
         )
     return ranks

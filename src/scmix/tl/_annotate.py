@@ -1,6 +1,5 @@
 """Labels for cells by a fine-tuned classifier, with how sure they are, and "unknown"."""
 
-import warnings
 from collections.abc import Container, Iterable, Sequence
 from os import PathLike
 from typing import Any
@@ -12,10 +11,11 @@ from .. import _slots, classifiers
 from .._errors import MissingKeyError
 from .._gene_matching import OnDuplicate
 from .._opening import opened
+from .._warn import warn
 from .._writer import is_ours
 from ..genes import SPECIES
-from ..pp._match_adata import match_adata
-from ..statistics import conformal_sets
+from ..pp._match_adata import GeneOptions, match_adata
+from ..statistics import Calibration, conformal_sets
 from ._decisions import Reject, Rule, Sets, check_rules, likeliest, make_rule
 from ._far import has_distances, share_far, warn_shifted
 from ._labelling import UNKNOWN, check_slots, label_slots, of_label, warn_without_vector
@@ -159,12 +159,9 @@ def annotate(
     voters = find_voters(cells, smooth)
     for name in names.values():
         check_slots(adata, name, overwrite=overwrite, copy=copy)
-    genes: Any = {
-        "species": species,
-        "species_key": species_key,
-        "gene_ids": gene_ids,
-        "on_duplicate": on_duplicate,
-    }
+    genes = GeneOptions(
+        species=species, species_key=species_key, gene_ids=gene_ids, on_duplicate=on_duplicate
+    )
     counts: Any = {"layer": cells_layer, "allow_noninteger": allow_noninteger}
     vocabulary = loaded.model.vocabulary
     match = match_adata(cells, vocabulary, **genes)
@@ -187,11 +184,8 @@ def annotate(
     }
     slots: dict[tuple[str, str], Any] = {}
     for key, name in names.items():
-        far = {}
-        if key in found.distances:
-            far["share_far"] = share_far(loaded.calibration[key], found.distances[key])
-            warn_shifted(key, far["share_far"], adata.n_obs)
-        slots |= _decided(name, found, key, loaded.classes[key], rules[key], voters, about | far)
+        noted = about | _shift(loaded.calibration.get(key), found, key)
+        slots |= _decided(name, found, key, loaded.classes[key], rules[key], voters, noted)
     warn_without_vector(found.n_empty, adata.n_obs, key_added)
     _warn(about, adata.n_obs)
     target = adata.copy() if copy else adata
@@ -209,6 +203,15 @@ def _names(keys: Sequence[str], label_key: str | None, key_added: str) -> dict[s
     if label_key is not None or len(keys) == 1:
         return {label_key or keys[0]: key_added}
     return {key: f"{key_added}_{key}" for key in keys}
+
+
+def _shift(calibration: Calibration | None, found: Predictions, key: str) -> dict[str, float]:
+    """How many cells are unlike those of the calibration, where that was measured; it warns."""
+    if calibration is None or key not in found.distances:
+        return {}
+    share = share_far(calibration, found.distances[key])
+    warn_shifted(key, share, len(found.seen))
+    return {"share_far": share}
 
 
 def _decided(
@@ -287,13 +290,12 @@ def _caveat(classifier: "classifiers.CellClassifier", codes: np.ndarray) -> str:
 
 def _warn(about: dict[str, Any], n_cells: int) -> None:
     if about["n_seen"]:
-        warnings.warn(
+        warn(
             f"The classifier was trained or calibrated on {about['n_seen']:,} of these "
-            f"{n_cells:,} cells: their labels and confidence say nothing about new cells.",
-            stacklevel=3,
+            f"{n_cells:,} cells: their labels and confidence say nothing about new cells."
         )
     if about["caveat"]:
-        warnings.warn(about["caveat"], stacklevel=3)
+        warn(about["caveat"])
 
 
 def _stale(

@@ -1,12 +1,12 @@
 """From logits to a label, a confidence, a set of labels, or "unknown"."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from .._errors import InputError
+from .._warn import warn
 from ..statistics import (
     Calibration,
     conformal_sets,
@@ -75,10 +75,9 @@ def make_rule(
                 f"Found no calibration of {label_key!r} in the classifier, which reject= and sets= "
                 "need. Train it again with cells set aside (scmix.tl.fine_tune(..., groups=))."
             )
-        warnings.warn(
+        warn(
             f"The classifier was not calibrated for {label_key!r}: its confidence is that of the "
-            "training, and too high as a rule.",
-            stacklevel=3,
+            "training, and too high as a rule."
         )
         return Rule(1.0, None, None)
     chances, true = calibration.probabilities, calibration.labels
@@ -139,9 +138,8 @@ def _warn_too_few(rule: Rule, calibration: Calibration, classes: np.ndarray, alp
             found = "few cells of " + ", ".join(f"{classes[c]} ({sizes[c]})" for c in few)
         else:
             continue
-        warnings.warn(
+        warn(
             f"The classifier was calibrated on {found}; alpha={alpha} needs {least} or more. "
-            "They cannot be ruled out for any cell.",
-            stacklevel=4,
+            "They cannot be ruled out for any cell."
         )
         return

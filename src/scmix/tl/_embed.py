@@ -1,8 +1,6 @@
 """From raw counts to a vector per cell."""
 
-import warnings
 from os import PathLike
-from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -11,7 +9,8 @@ from .. import _slots, checkpoints
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
 from .._opening import opened
-from ..pp._match_adata import match_adata
+from .._warn import warn
+from ..pp._match_adata import GeneOptions, match_adata
 from ._embedding import embedded
 from ._reading import Reader, check_target, read_out
 
@@ -147,12 +146,9 @@ def embed(
     check_target(adata, "obsm", key_added, overwrite=overwrite, copy=copy)
     pool, hidden_layer = read_out(loaded, pool, hidden_layer)
     reader = Reader(loaded, pool, hidden_layer, n_genes, device, dtype, batch_tokens)
-    genes: Any = {
-        "species": species,
-        "species_key": species_key,
-        "gene_ids": gene_ids,
-        "on_duplicate": on_duplicate,
-    }
+    genes = GeneOptions(
+        species=species, species_key=species_key, gene_ids=gene_ids, on_duplicate=on_duplicate
+    )
     match = match_adata(cells, loaded.vocabulary, **genes)
     found = embedded(
         cells, reader, match, layer=cells_layer, allow_noninteger=allow_noninteger, **genes
@@ -160,17 +156,15 @@ def embed(
     vectors, n_read = found.vectors, found.n_read
     n_empty = int(np.isnan(vectors[:, 0]).sum())
     if n_empty:
-        warnings.warn(
+        warn(
             f"{n_empty:,} of {adata.n_obs:,} cells have no count of a gene that the model knows; "
-            f'their rows of obsm["{key_added}"] are NaN.',
-            stacklevel=2,
+            f'their rows of obsm["{key_added}"] are NaN.'
         )
     few = (n_read > 0) & (n_read < FEW_GENES) & (reader.n_genes >= FEW_GENES)
     if few.any():
-        warnings.warn(
+        warn(
             f"{few.sum():,} of {adata.n_obs:,} cells have fewer than {FEW_GENES} genes that the "
-            f'model knows; their vectors say little. uns["{key_added}"]["few_genes"] names them.',
-            stacklevel=2,
+            f'model knows; their vectors say little. uns["{key_added}"]["few_genes"] names them.'
         )
     target = adata.copy() if copy else adata
     made = {

@@ -12,6 +12,7 @@ from .. import _slots, checkpoints
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
 from ..genes import SPECIES
+from ..pp._match_adata import GeneOptions
 from ._evaluation.cells import Cells, read_cells
 from ._evaluation.fine_tuned import fine_tuned
 from ._evaluation.methods import baselines, on_vectors
@@ -141,12 +142,9 @@ def evaluate(
     keys = check_keys(adata, use_rep)
     elsewhere = other_methods(others)
     loaded = checkpoints.load(model)
-    genes: Any = {
-        "species": species,
-        "species_key": species_key,
-        "gene_ids": gene_ids,
-        "on_duplicate": on_duplicate,
-    }
+    genes = GeneOptions(
+        species=species, species_key=species_key, gene_ids=gene_ids, on_duplicate=on_duplicate
+    )
     cells = read_cells(
         adata,
         label_key,
@@ -156,7 +154,7 @@ def evaluate(
         fewest=n_splits,
         **genes,
     )
-    reading = genes | {"allow_noninteger": allow_noninteger}
+    reading: dict[str, Any] = {**genes, "allow_noninteger": allow_noninteger}
     known = of_models(cells, loaded, **reading) + of_keys(adata, keys, cells)
     tuned = None if fine_tune is False else {} if fine_tune is True else dict(fine_tune)
     trained = [] if tuned is None else [fine_tuned(loaded, groups, reading, tuned)]
@@ -164,29 +162,33 @@ def evaluate(
     rows = [*always, *chain(*map(on_vectors, known)), *trained, *elsewhere]
     designs = _designs(cells, n_splits, drawn, groups)
     table, by_seed = run(cells, designs, rows, reference=always[-1])
+    params = _slots.params(
+        label_key=label_key,
+        groups=groups,
+        use_rep=keys or None,
+        model=loaded.name,
+        model_sha256=loaded.sha256,
+        vocabulary_sha256=loaded.vocabulary.sha256,
+        fine_tune=None if tuned is None else {name: str(v) for name, v in tuned.items()},
+        n_splits=n_splits,
+        seeds=drawn,
+        layer=layer,
+        **reading,
+    )
     made = {
-        "params": _slots.params(
-            label_key=label_key,
-            groups=groups,
-            use_rep=keys or None,
-            model=loaded.name,
-            model_sha256=loaded.sha256,
-            vocabulary_sha256=loaded.vocabulary.sha256,
-            fine_tune=None if tuned is None else {name: str(v) for name, v in tuned.items()},
-            n_splits=n_splits,
-            seeds=drawn,
-            layer=layer,
-            **reading,
-        ),
+        "params": params,
         "table": table,
         "seeds": by_seed,
         "embedding": quality(cells, known),
-        "left_out": pd.DataFrame(
-            {"type": list(cells.left_out), "n_cells": list(cells.left_out.values())}
-        ),
+        "left_out": _left_out(cells),
     }
     _slots.write(adata, {("uns", key_added): made}, overwrite=overwrite)
     return table.copy()
+
+
+def _left_out(cells: Cells) -> pd.DataFrame:
+    """Types with too few cells."""
+    return pd.DataFrame({"type": list(cells.left_out), "n_cells": list(cells.left_out.values())})
 
 
 def _designs(cells: Cells, n_splits: int, seeds: list[int], groups: str | None) -> list[Design]:

@@ -1,9 +1,8 @@
 """Whether new cells are like those that a classifier was calibrated on."""
 
-import warnings
-
 import numpy as np
 
+from .._warn import warn
 from ..statistics import Calibration, distance_threshold, strangeness
 
 _EXPECTED = 0.1  # of cells like those of the calibration
@@ -39,10 +38,9 @@ def share_far(calibration: Calibration, distances: np.ndarray) -> float:
 def warn_shifted(label_key: str, share: float, n_cells: int) -> None:
     """Say that what holds for the calibration cells may not hold for these."""
     if share > _MANY and n_cells >= _FEWEST:
-        warnings.warn(
+        warn(
             f"{share:.0%} of the cells lie farther from all types of {label_key!r} than 90 % of "
             "the calibration cells do; 10 % would if they were alike. They are of another assay "
             "or tissue, or of types that the classifier does not know: confidence, sets and "
-            "rejection may not hold for them. reject='distance' labels the farthest unknown.",
-            stacklevel=3,
+            "rejection may not hold for them. reject='distance' labels the farthest unknown."
         )

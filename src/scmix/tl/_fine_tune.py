@@ -1,7 +1,6 @@
 """From labelled cells to a classifier."""
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,13 +15,14 @@ from .. import _slots, checkpoints
 from .._errors import InputError, MissingKeyError
 from .._gene_matching import OnDuplicate
 from .._opening import opened
+from .._warn import warn
 from ..batches import Sequences, concat
 from ..classifiers import CellClassifier, Recipe
 from ..classifiers import recipe as make_recipe
 from ..classifiers._fit import Cells, fit, genes_read
 from ..classifiers._labels import Labels, encode
 from ..classifiers._split import named, set_aside
-from ..pp._match_adata import match_adata
+from ..pp._match_adata import GeneOptions, match_adata
 
 
 def fine_tune(
@@ -118,12 +118,9 @@ def fine_tune(
     plan = _plan(adata, label_key, groups, validation_key, chosen)
     loaded = checkpoints.load(model)
     n_read = genes_read(loaded, chosen, n_genes)
-    genes: Any = {
-        "species": species,
-        "species_key": species_key,
-        "gene_ids": gene_ids,
-        "on_duplicate": on_duplicate,
-    }
+    genes = GeneOptions(
+        species=species, species_key=species_key, gene_ids=gene_ids, on_duplicate=on_duplicate
+    )
     part = adata if plan.rows.size == adata.n_obs else adata[plan.rows]
     match = match_adata(part, loaded.vocabulary, **genes)
     blocks = _slots.iter_sequences(
@@ -180,10 +177,9 @@ def _plan(
     if validation_key is not None:
         return _Plan(rows, labels, donors, aside, f"cells named by {validation_key!r}")
     if donors is not None and np.unique(donors).size < 2:
-        warnings.warn(
+        warn(
             f"obs[{groups!r}] holds one group only: cells are set aside by class instead, and "
-            "scores say nothing about other donors.",
-            stacklevel=3,
+            "scores say nothing about other donors."
         )
         donors = None
     aside = set_aside(labels.codes, donors, recipe.validation_share, recipe.seed)
@@ -195,19 +191,17 @@ def _cells(sequences: Sequences, species: np.ndarray, plan: _Plan) -> Cells:
     """Cells that have genes; warns of classes that nothing can be said about."""
     occupied = sequences.lengths > 0
     if not occupied.all():
-        warnings.warn(
-            f"Left out {(~occupied).sum():,} cells without a count of a gene that the model knows.",
-            stacklevel=3,
+        warn(
+            f"Left out {(~occupied).sum():,} cells without a count of a gene that the model knows."
         )
     labels, aside = plan.labels[occupied], plan.aside[occupied]
     for i, (key, names) in enumerate(labels.classes.items()):
         unjudged = np.setdiff1d(np.arange(names.size), labels.codes[aside, i])
         if unjudged.size:
-            warnings.warn(
+            warn(
                 f"{unjudged.size} of {names.size} classes of {key!r} have no validation cell: "
                 f"{', '.join(names[unjudged])}. They are trained on, but scores and calibration "
-                "say nothing about them.",
-                stacklevel=3,
+                "say nothing about them."
             )
     groups = None if plan.groups is None else plan.groups[occupied]
     return Cells(sequences[occupied], species[occupied], labels, aside, groups)
@@ -236,9 +230,7 @@ def _groups(column: pd.Series) -> np.ndarray:
 def _warn_unlabelled(labels: Labels) -> None:
     missing = int((labels.codes < 0).all(axis=1).sum())
     if missing:
-        warnings.warn(
-            f"Left out {missing:,} of {len(labels.codes):,} cells without a label.", stacklevel=4
-        )
+        warn(f"Left out {missing:,} of {len(labels.codes):,} cells without a label.")
 
 
 def _digest(names: pd.Index) -> str:

@@ -1,6 +1,5 @@
 """Classes of genes, from how the encoder reads them in cells."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -14,12 +13,13 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from .. import _slots, checkpoints
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
+from .._warn import warn
 from ..batches import Sequences, add_special, concat
 from ..classifiers._classifier import n_special
 from ..classifiers._genes import GeneRecipe, baseline, folds_of, predict_genes
 from ..classifiers._labels import encode
 from ..genes import Vocabulary, match
-from ..pp._match_adata import match_adata
+from ..pp._match_adata import GeneOptions, match_adata
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,12 +135,9 @@ def fine_tune_genes(
     vocabulary = loaded.vocabulary
     codes_of, classes = _labels_of_tokens(gene_labels, vocabulary, species)
     part = _some(adata, max_cells, seed)
-    genes: Any = {
-        "species": species,
-        "species_key": species_key,
-        "gene_ids": gene_ids,
-        "on_duplicate": on_duplicate,
-    }
+    genes = GeneOptions(
+        species=species, species_key=species_key, gene_ids=gene_ids, on_duplicate=on_duplicate
+    )
     found = match_adata(part, vocabulary, **genes)
     counts: Any = {"layer": layer, "allow_noninteger": allow_noninteger}
     sequences = _read(part, loaded, match=found, **genes, **counts)
@@ -209,10 +206,9 @@ def _labels_of_tokens(
         clash = column.index[known][out[tokens[known]] != codes[known]][0]
         raise InputError(f"Found two different labels of one gene ({clash!r}, by another name).")
     if not known.all():
-        warnings.warn(
+        warn(
             f"{(~known).sum()} of {known.size} labelled genes are not in the vocabulary, such as "
-            f"{', '.join(map(str, column.index[~known][:3]))}.",
-            stacklevel=3,
+            f"{', '.join(map(str, column.index[~known][:3]))}."
         )
     return out, labels.classes["gene_labels"]
 
@@ -221,10 +217,9 @@ def _say_absent(codes_of: np.ndarray, tokens: np.ndarray, vocabulary: Vocabulary
     absent = np.setdiff1d(np.flatnonzero(codes_of >= 0), tokens)
     if absent.size:
         names = vocabulary.token_names()[absent[:3]]
-        warnings.warn(
+        warn(
             f"{absent.size} of {(codes_of >= 0).sum()} labelled genes are not read in any of these "
-            f"cells, such as {', '.join(map(str, names))}; nothing is predicted for them.",
-            stacklevel=3,
+            f"cells, such as {', '.join(map(str, names))}; nothing is predicted for them."
         )
 
 

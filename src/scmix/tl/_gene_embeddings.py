@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from os import PathLike
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,7 +10,7 @@ from anndata import AnnData
 from .. import _slots, checkpoints
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
-from ..pp._match_adata import match_adata
+from ..pp._match_adata import GeneOptions, match_adata
 from ._reading import Part, Reader, check_target
 
 
@@ -99,12 +98,9 @@ def gene_embeddings(
     loaded = checkpoints.load(model)
     check_target(adata, "varm", key_added, overwrite=overwrite, copy=copy)
     reader = Reader(loaded, "tokens", hidden_layer, n_genes, device, dtype, batch_tokens)
-    genes: Any = {
-        "species": species,
-        "species_key": species_key,
-        "gene_ids": gene_ids,
-        "on_duplicate": on_duplicate,
-    }
+    genes = GeneOptions(
+        species=species, species_key=species_key, gene_ids=gene_ids, on_duplicate=on_duplicate
+    )
     match, codes = match_adata(adata, loaded.vocabulary, **genes)
     if source == "input":
         table = _input_table(loaded)

@@ -1,9 +1,7 @@
 """Expression of genes that a cell shows no count of, as a model with a value decoder expects it."""
 
-import warnings
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -13,7 +11,8 @@ from .._device import choose
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
 from .._opening import opened
-from ..pp._match_adata import match_adata
+from .._warn import warn
+from ..pp._match_adata import GeneOptions, match_adata
 from ..settings import settings
 from ._filling import Columns, Filler, decoder_of, gathered
 from ._reading import check_target
@@ -142,12 +141,9 @@ def impute(
     loaded = checkpoints.load(model)
     decoder = decoder_of(loaded)
     check_target(adata, "layers", key_added, overwrite=overwrite, copy=copy)
-    options: Any = {
-        "species": species,
-        "species_key": species_key,
-        "gene_ids": gene_ids,
-        "on_duplicate": on_duplicate,
-    }
+    options = GeneOptions(
+        species=species, species_key=species_key, gene_ids=gene_ids, on_duplicate=on_duplicate
+    )
     match, codes = match_adata(cells, loaded.vocabulary, **options)
     columns = Columns.of(cells, match, loaded.vocabulary, genes, measured_key)
     on = settings.device if device is None else device
@@ -160,12 +156,7 @@ def impute(
         block_cells=max(_BLOCK_ENTRIES // max(adata.n_vars, 1), 1),
     )
     values = gathered(filler.fill(blocks), adata.shape, sparse=min_value > 0)
-    if filler.n_empty:
-        warnings.warn(
-            f"{filler.n_empty:,} of {adata.n_obs:,} cells have no count of a gene that the model "
-            f'knows; their rows of layers["{key_added}"] are as measured.',
-            stacklevel=2,
-        )
+    _warn_empty(filler.n_empty, adata.n_obs, key_added)
     used_device, used_dtype = choose(on, dtype)
     made = {
         "params": _slots.params(
@@ -193,6 +184,14 @@ def impute(
         target, {("layers", key_added): values, ("uns", key_added): made}, overwrite=overwrite
     )
     return target if copy else None
+
+
+def _warn_empty(n_empty: int, n_cells: int, key: str) -> None:
+    if n_empty:
+        warn(
+            f"{n_empty:,} of {n_cells:,} cells have no count of a gene that the model knows; their "
+            f'rows of layers["{key}"] are as measured.'
+        )
 
 
 def _decoder_sha256(model: checkpoints.Model) -> str | None:

@@ -1,6 +1,5 @@
 """What tools that label cells share: labels read from `obs`, results written to their slots."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -11,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from .._errors import InputError, MissingKeyError
+from .._warn import warn
 from .._writer import is_ours
 from ..classifiers._labels import encode
 from ._reading import check_target
@@ -47,10 +47,9 @@ def read_labels(adata: AnnData, label_key: str) -> Labels:
     codes = encoded.codes[:, 0]
     n_missing = int((codes < 0).sum())
     if n_missing:
-        warnings.warn(
+        warn(
             f'{n_missing:,} of {len(codes):,} cells of the reference have no obs["{label_key}"]; '
-            "they are left out.",
-            stacklevel=3,
+            "they are left out."
         )
     return Labels(codes, encoded.classes[label_key])
 
@@ -99,8 +98,7 @@ def of_label(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
 def warn_without_vector(n_empty: int, n_cells: int, key: str) -> None:
     """Say that some cells have no label because they have no gene the model knows."""
     if n_empty:
-        warnings.warn(
+        warn(
             f"{n_empty:,} of {n_cells:,} cells have no count of a gene that the model knows; their "
-            f'obs["{key}"] is missing.',
-            stacklevel=3,
+            f'obs["{key}"] is missing.'
         )

@@ -1,7 +1,5 @@
 """The baseline between species: principal components of one-to-one orthologues."""
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import scanpy as sc
@@ -11,6 +9,7 @@ from anndata import AnnData
 from .. import _slots
 from .._errors import InputError
 from .._gene_matching import OnDuplicate
+from .._warn import warn
 from ..genes import SPECIES, Vocabulary
 from ..pp._match_adata import match_adata
 from ._reading import check_target
@@ -123,10 +122,9 @@ def orthologue_pca(
         "n_empty_cells": adata.n_obs - genes.n_obs,
     }
     if genes.n_obs < adata.n_obs:
-        warnings.warn(
+        warn(
             f"{adata.n_obs - genes.n_obs:,} of {adata.n_obs:,} cells have no count in the genes "
-            f'used; their rows of obsm["{key_added}"] are NaN.',
-            stacklevel=2,
+            f'used; their rows of obsm["{key_added}"] are NaN.'
         )
     target = adata.copy() if copy else adata
     _slots.write(

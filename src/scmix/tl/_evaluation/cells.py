@@ -1,6 +1,5 @@
 """The labelled cells of an AnnData, checked and in memory."""
 
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from ... import _slots
 from ..._errors import InputError, MissingKeyError
 from ..._gene_matching import GeneMatch
+from ..._warn import warn
 from ...classifiers._labels import encode
 from ...genes import Vocabulary
 from ...pp._match_adata import _missing, match_adata
@@ -109,10 +109,9 @@ def read_cells(
     large, left_out = _large_types(codes, names, species, fewest)
     rows = np.flatnonzero((codes >= 0) & large[codes])
     if not adata.obs_names.is_unique:
-        warnings.warn(
+        warn(
             "Names of cells are not unique. If there are copies of cells, they lie on both sides "
-            "of a split and every score is too good; remove them.",
-            stacklevel=3,
+            "of a split and every score is too good; remove them."
         )
     kept = [name for name in (groups, genes.get("species_key")) if name is not None]
     obs = adata.obs[kept].iloc[rows].copy()
@@ -137,10 +136,9 @@ def _labels(adata: AnnData, label_key: str) -> tuple[NDArray[np.int32], NDArray[
     codes = labels.codes[:, 0]
     n_missing = int((codes < 0).sum())
     if n_missing:
-        warnings.warn(
+        warn(
             f'{n_missing:,} of {adata.n_obs:,} cells have no label in obs["{label_key}"] and are '
-            "left out.",
-            stacklevel=4,
+            "left out."
         )
     return codes, labels.classes[label_key]
 
@@ -160,10 +158,9 @@ def _groups(adata: AnnData, groups: str, label_key: str) -> NDArray[np.str_] | N
     names = values.astype(str).to_numpy(dtype=str)
     if len(np.unique(names)) > 1:
         return names
-    warnings.warn(
+    warn(
         f'obs["{groups}"] has one value only: cells are split at random, and scores do not say '
-        "what to expect of another donor.",
-        stacklevel=4,
+        "what to expect of another donor."
     )
     return None
 
@@ -187,10 +184,9 @@ def _large_types(
         )
     if left_out:
         shown = ", ".join(list(left_out)[:5]) + (", ..." if len(left_out) > 5 else "")
-        warnings.warn(
+        warn(
             f"{len(left_out)} of {names.size} types have fewer than {fewest} cells"
-            f"{' in one of the species' if two else ''} and are left out: {shown}.",
-            stacklevel=4,
+            f"{' in one of the species' if two else ''} and are left out: {shown}."
         )
     return large, left_out
 
