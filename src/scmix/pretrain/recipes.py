@@ -9,11 +9,47 @@ from ._recipe import Recipe
 
 __all__ = ["RECIPES", "Recipe", "recipe"]
 
+# BERT's base size, on genes as a bag: WCED and scFoundation.
+_BASE: dict[str, Any] = {
+    "num_hidden_layers": 12,
+    "hidden_size": 768,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "positions": False,
+}
+# Small enough for two processor cores.
+_MINI: dict[str, Any] = {
+    "num_hidden_layers": 2,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "init": "coexpression",
+    "max_length": 512,
+    "length_multiple": 64,
+    "tokens_per_step": 12_288,
+    "steps": 1_000,
+}
+# Ten epochs of 50 million cells at 8 cells of 2,048 genes on each of 8 processes, and a warm-up of
+# 10,000 steps.
+_TEN_EPOCHS: dict[str, Any] = {"warmup": 0.00128, "steps": 7_812_500}
+_ON_RANKS: dict[str, Any] = {
+    "subset_share": (0.5, 0.5),
+    "tokens_per_step": 131_072,
+    "steps": 50_000,
+}
+_MASKED_VALUES: dict[str, Any] = {
+    "objectives": {"masked_values": 1.0},
+    "positions": False,
+    "masker": "mam",
+    "mask_share": 0.3,
+    "learning_rate": 1e-4,
+    "steps": 50_000,
+}
+
 RECIPES = {
     # The published settings (paper and its code): human and mouse genes have separate tokens and
     # there is no species token; the contrast reads the first token through BERT's pooler. Learning
-    # rate, warm-up (10,000 steps) and decay are those of the code of the time of the paper; steps
-    # are 10 epochs of 50 million cells at 8 cells of 2,048 genes on each of 8 processes.
+    # rate, warm-up and decay are those of the code of the time of the paper.
     "mix-geneformer": Recipe(
         name="mix-geneformer",
         vocabulary="separate",
@@ -21,16 +57,14 @@ RECIPES = {
         attention_probs_dropout_prob=0.1,
         species_token_dropout=0.0,
         simcse_pool="first",
-        warmup=0.00128,
-        steps=7_812_500,
+        **_TEN_EPOCHS,
     ),
     # One token for one-to-one orthologues, a species token, mean pooling, and the contrast between
     # a cell and its swapped self with gradient (in the released code it has none).
     "mix-geneformer-x": Recipe(
         name="mix-geneformer-x",
         objectives={"mlm": 1.0, "subset_contrast": 1.0, "xspecies": 0.3},
-        warmup=0.00128,
-        steps=7_812_500,
+        **_TEN_EPOCHS,
     ),
     # As `mix-geneformer-x` without the swap: the contrast of random parts of a cell instead of
     # dropout, with the temperature and the batch (128 cells of 2,048 genes) that contrast needs.
@@ -50,12 +84,7 @@ RECIPES = {
     "wced": Recipe(
         name="wced",
         objectives={"wced": 1.0},
-        num_hidden_layers=12,
-        hidden_size=768,
-        num_attention_heads=12,
-        intermediate_size=3072,
-        hidden_act="gelu",
-        positions=False,
+        **_BASE,
         value_input="mlp",
         part_masker="keep_k",
         keep_k=1024,
@@ -94,17 +123,13 @@ RECIPES = {
     "wced-rank": Recipe(
         name="wced-rank",
         objectives={"wced": 1.0},
-        subset_share=(0.5, 0.5),
-        tokens_per_step=131_072,
-        steps=50_000,
+        **_ON_RANKS,
     ),
     "poisson-rank": Recipe(
         name="poisson-rank",
         objectives={"poisson": 1.0},
         value_total=1e5,
-        subset_share=(0.5, 0.5),
-        tokens_per_step=131_072,
-        steps=50_000,
+        **_ON_RANKS,
     ),
     # scFoundation's 100M model: encoder on visible expressed genes, decoder of 6 layers, 30 % of
     # the expressed genes and 3 % of the zeros hidden, half of the cells thinned; batches of 1,024
@@ -113,12 +138,7 @@ RECIPES = {
     "scfoundation": Recipe(
         name="scfoundation",
         objectives={"value_autoencoder": 1.0},
-        num_hidden_layers=12,
-        hidden_size=768,
-        num_attention_heads=12,
-        intermediate_size=3072,
-        hidden_act="gelu",
-        positions=False,
+        **_BASE,
         value_decoder_width=512,
         value_decoder_layers=6,
         value_decoder_heads=8,
@@ -151,54 +171,27 @@ RECIPES = {
     "value-mini": Recipe(
         name="value-mini",
         objectives={"value_autoencoder": 1.0},
-        num_hidden_layers=2,
-        hidden_size=128,
-        intermediate_size=256,
-        init="coexpression",
-        max_length=512,
-        length_multiple=64,
+        **_MINI,
         value_autoencoder_zero_weight=10.0,
-        tokens_per_step=12_288,
-        steps=1_000,
     ),
     "restore-mini": Recipe(
         name="restore-mini",
         objectives={"restore": 1.0},
-        num_hidden_layers=2,
-        hidden_size=128,
-        intermediate_size=256,
-        init="coexpression",
-        max_length=512,
-        length_multiple=64,
+        **_MINI,
         restore_genes=(128, 512),
         restore_draw="detected",
         value_bins=64,
-        tokens_per_step=12_288,
-        steps=1_000,
     ),
     # Multinomial attention masking: genes are told, their values hidden where learned attention
     # finds them hard. Published on scFoundation's encoder; here on ours. "mam-published" is the
     # released form (128 latents of 256), in which hidden values leak; see `maskers.mam`.
-    "mam": Recipe(
-        name="mam",
-        objectives={"masked_values": 1.0},
-        positions=False,
-        masker="mam",
-        mask_share=0.3,
-        learning_rate=1e-4,
-        steps=50_000,
-    ),
+    "mam": Recipe(name="mam", **_MASKED_VALUES),
     "mam-published": Recipe(
         name="mam-published",
-        objectives={"masked_values": 1.0},
-        positions=False,
-        masker="mam",
         mam_mode="published",
         mam_latents=128,
         mam_width=256,
-        mask_share=0.3,
-        learning_rate=1e-4,
-        steps=50_000,
+        **_MASKED_VALUES,
     ),
     # The model that ships with scmix: the published objectives, small enough for two processor
     # cores and few cells, and started from the co-expression of genes.
