@@ -48,6 +48,7 @@ myst_heading_anchors = 3
 html_theme = "sphinx_book_theme"
 html_title = "scmix"
 html_static_path = ["_static"]
+html_css_files = ["scmix.css"]
 html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": False, "navbar_persistent": []}
 
 linkcheck_anchors = False  # pages that are drawn by scripts have none in their source

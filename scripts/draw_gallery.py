@@ -23,6 +23,7 @@ import scmix
 
 DOCS = Path(__file__).parents[1] / "docs"
 N_GROUPS = 8
+FEWEST_CELLS = 15  # in which an affected gene has to be seen, with the perturbed one
 
 
 def main() -> None:
@@ -101,9 +102,11 @@ def perturbed() -> dict[str, Figure]:
         vectors_of=["LYZ", "FTL"],
         **call,
     )
-    some = ["LYZ", "S100A8", "S100A9", "FCN1", "CST3", "TYROBP", "AIF1", "FTL", "FTH1", "HLA-DRA"]
+    some = ["LYZ", "S100A8", "S100A9", "FCN1", "CST3", "TYROBP", "AIF1", "FTL", "FTH1"]
     call |= {"effects": "genes", "max_cells": 60, "test_states": False, "key_added": "on_genes"}
     scmix.tl.perturb(adata, some, **call)
+    on_genes = adata.uns["on_genes"]
+    on_genes["genes"] = on_genes["genes"].query("n_cells >= @FEWEST_CELLS")
     both = adata[adata.obs["cell_type"].isin(["CD14+ Mono", "FCGR3A+ Mono"])].copy()
     scmix.tl.embed(both, n_genes=255)
     layout(both)

@@ -15,7 +15,7 @@ from scmix._errors import InputError, MissingKeyError
 from scmix.pl._arrows import arrows
 from scmix.pl._perturbation import HIT
 from scmix.pl._perturbation_heatmap import gene_matrix, state_matrix
-from scmix.pl._perturbation_shift import arrow_table
+from scmix.pl._perturbation_shift import _arrows, arrow_table
 from scmix.pl._perturbation_table import effect_table, read, strongest
 
 
@@ -187,6 +187,14 @@ def test_shift_marks_the_goal_and_has_a_panel_for_each_gene():
     assert [axes.get_title() for axes in figure.axes] == ["A", "e2"]
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["healthy", "ill", "other", "middle of a goal"]
+
+
+def test_no_arrow_leaves_the_picture():
+    _, axes = plt.subplots()
+    axes.scatter([0, 1], [0, 1])
+    _arrows(axes, pd.DataFrame({"x": [0.0], "y": [0.0], "dx": [-1.0], "dy": [1.0]}), extent=20)
+    assert axes.get_xlim()[0] < -3  # 0.15 of the extent
+    assert axes.get_ylim()[1] > 3
 
 
 def test_shift_names_what_is_missing():

@@ -219,9 +219,12 @@ def some(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _arrows(axes: "Axes", table: pd.DataFrame, extent: float) -> None:
+    tails = table[["x", "y"]].to_numpy()
+    shifts = table[["dx", "dy"]].to_numpy() * _LONGEST * extent
+    axes.update_datalim(tails + shifts)  # quiver counts the tails alone
     axes.quiver(
-        *(table[name].to_numpy() for name in ("x", "y")),
-        *(table[name].to_numpy() * _LONGEST * extent for name in ("dx", "dy")),
+        *tails.T,
+        *shifts.T,
         angles="xy",
         scale_units="xy",
         scale=1,
