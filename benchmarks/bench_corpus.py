@@ -238,7 +238,8 @@ def rate(name: str, load: Callable[[int], np.ndarray], n: int) -> float:
     lengths = np.concatenate([load(i) for i in range(1, n + 1)])
     seconds, processor = time.perf_counter() - start, processor_seconds() - before
     rates = [lengths.size / seconds, lengths.size / processor, lengths.sum() / processor]
-    print(f"| {name} | " + " | ".join(f"{one:,.0f}" for one in rates) + " |", flush=True)
+    shown = (f"{one:,.0f}" if one >= 10 else f"{one:.2f}" for one in rates)
+    print(f"| {name} | " + " | ".join(shown) + " |", flush=True)
     return lengths.size / processor
 
 
