@@ -16,7 +16,7 @@ TUTORIALS = Path(__file__).parents[1] / "tutorials"
 NOTEBOOKS = sorted(TUTORIALS.glob("*.ipynb"))
 CELLS_PER_TYPE = 8
 PARTS = ("blood", "mouse pancreas", "human pancreas")
-BLOOD_CELLS_PER_TYPE = 32  # half of them unused, the rest in three parts
+BLOOD_CELLS_PER_TYPE = 48  # the tutorial of labels uses a third of them
 
 
 @pytest.fixture

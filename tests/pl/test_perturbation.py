@@ -9,13 +9,14 @@ import pytest
 from anndata import AnnData
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
+from matplotlib.quiver import Quiver
 
 from scmix import pl
 from scmix._errors import InputError, MissingKeyError
 from scmix.pl._arrows import arrows
 from scmix.pl._perturbation import HIT
 from scmix.pl._perturbation_heatmap import gene_matrix, state_matrix
-from scmix.pl._perturbation_shift import _arrows, arrow_table
+from scmix.pl._perturbation_shift import arrow_table
 from scmix.pl._perturbation_table import effect_table, read, strongest
 
 
@@ -189,12 +190,19 @@ def test_shift_marks_the_goal_and_has_a_panel_for_each_gene():
     assert names == ["healthy", "ill", "other", "middle of a goal"]
 
 
-def test_no_arrow_leaves_the_picture():
-    _, axes = plt.subplots()
-    axes.scatter([0, 1], [0, 1])
-    _arrows(axes, pd.DataFrame({"x": [0.0], "y": [0.0], "dx": [-1.0], "dy": [1.0]}), extent=20)
-    assert axes.get_xlim()[0] < -3  # 0.15 of the extent
-    assert axes.get_ylim()[1] > 3
+def test_arrows_end_inside_of_panels_of_one_scale(monkeypatch):
+    monkeypatch.setattr("scmix.pl._perturbation_shift._LONGEST", 3.0)  # out of the cells' extent
+    adata = shifted()
+    figure = pl.perturbation_shift(adata, return_fig=True)
+    first, second = figure.axes
+    for axes in (first, second):
+        (drawn,) = (each for each in axes.collections if isinstance(each, Quiver))
+        tips = np.array([drawn.X + drawn.U, drawn.Y + drawn.V])
+        limits = np.array([axes.get_xlim(), axes.get_ylim()])
+        assert (tips > limits[:, :1]).all()
+        assert (tips < limits[:, 1:]).all()
+    assert first.get_xlim() == second.get_xlim()
+    assert first.get_ylim() == second.get_ylim()
 
 
 def test_shift_names_what_is_missing():

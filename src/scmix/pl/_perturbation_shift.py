@@ -103,9 +103,11 @@ def perturbation_shift(
     size = size if size is not None else point_size(len(layout), panel)
     with styled():
         figure, grid = subplots(1, len(names), panel * len(names), panel + 0.3, squeeze=False)
-        for axes, name in zip(grid[0], names, strict=True):
+        drawn = [some(table[table["label"] == name]) for name in names]
+        for axes, name, arrows_of in zip(grid[0], names, drawn, strict=True):
             _cells(axes, layout, states, size)
-            _arrows(axes, some(table[table["label"] == name]), extent)
+            axes.update_datalim(np.concatenate([_tips(each, extent) for each in drawn]))
+            _arrows(axes, arrows_of, extent)
             axes.set_title(name)
         _key(figure, states, n_columns=2 if len(names) == 1 else 4)
     return hand_over(figure, show, return_fig, n_axes=len(names))
@@ -220,11 +222,9 @@ def some(table: pd.DataFrame) -> pd.DataFrame:
 
 def _arrows(axes: "Axes", table: pd.DataFrame, extent: float) -> None:
     tails = table[["x", "y"]].to_numpy()
-    shifts = table[["dx", "dy"]].to_numpy() * _LONGEST * extent
-    axes.update_datalim(tails + shifts)  # quiver counts the tails alone
     axes.quiver(
         *tails.T,
-        *shifts.T,
+        *(_tips(table, extent) - tails).T,
         angles="xy",
         scale_units="xy",
         scale=1,
@@ -233,6 +233,11 @@ def _arrows(axes: "Axes", table: pd.DataFrame, extent: float) -> None:
         color="black",
         zorder=3,
     )
+
+
+def _tips(table: pd.DataFrame, extent: float) -> np.ndarray:
+    """Where arrows end: quiver itself makes room for where they begin."""
+    return table[["x", "y"]].to_numpy() + table[["dx", "dy"]].to_numpy() * _LONGEST * extent
 
 
 def _key(figure: "Figure", states: pd.Series, n_columns: int) -> None:
