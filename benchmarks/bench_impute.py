@@ -188,8 +188,10 @@ def of_model(model: Model) -> Method:
     return method
 
 
-def models(task: Task, names: np.ndarray, steps: int, folder: Path) -> Iterator[tuple[str, Model]]:
-    """Two small models that know nothing but the training half, trained when they are asked for."""
+def models(
+    task: Task, names: np.ndarray, chosen: list[str], steps: int, folder: Path
+) -> Iterator[tuple[str, Model]]:
+    """Small models that know nothing but the training half, trained when they are asked for."""
     rest = task.totals["train"] - task.train.sum(1)
     counts = sp.csr_matrix(np.column_stack([task.train, rest]).astype(np.float32))
     var = pd.DataFrame(index=[*names, "other_genes"])
@@ -199,7 +201,8 @@ def models(task: Task, names: np.ndarray, steps: int, folder: Path) -> Iterator[
         [folder / "cells.h5ad"], folder / "corpus", vocabulary=Vocabulary.bundled(), n_genes=None,
         values=True,
     )  # fmt: skip
-    for name, recipe in RECIPES.items():
+    for name in chosen:
+        recipe = RECIPES[name]
         final = scmix.pretrain.train(
             corpus, folder / recipe, recipe, steps=steps, log_every=steps, checkpoint_every=steps,
             value_autoencoder_thinning=0.5, **SMALL,
@@ -281,17 +284,20 @@ def names_of(tokens: np.ndarray, species: int, vocabulary) -> np.ndarray:
     return genes.set_index("token")["ensembl_id"].loc[tokens].to_numpy()
 
 
-def rows(steps: int, seeds: list[int], only: list[str]) -> Iterator[dict[str, object]]:
+def rows(
+    steps: int, seeds: list[int], only: list[str], methods: list[str]
+) -> Iterator[dict[str, object]]:
     vocabulary = Vocabulary.bundled()
     for name, adata in datasets():
         for seed in seeds if not only or name in only else []:
             task = make_task(adata, vocabulary, seed)
             about = {"data": name, "seed": seed, "steps": steps}
-            for label, simple in SIMPLE.items():
-                yield {**about, "method": label, **scores(task, simple)}
+            for label in (label for label in SIMPLE if label in methods):
+                yield {**about, "method": label, **scores(task, SIMPLE[label])}
+            chosen = [label for label in RECIPES if label in methods]
             with tempfile.TemporaryDirectory() as folder:
                 names = names_of(task.tokens, task.species, vocabulary)
-                for label, model in models(task, names, steps, Path(folder)):
+                for label, model in models(task, names, chosen, steps, Path(folder)):
                     yield {**about, "method": label, **scores(task, of_model(model))}
 
 
@@ -307,6 +313,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--data", nargs="*", default=[], help="names of data sets; all if none")
+    every = [*SIMPLE, *RECIPES]
+    parser.add_argument("--methods", nargs="+", choices=every, default=every)
     parser.add_argument("--table", help="print the table of a file written before")
     options = parser.parse_args()
     logging.disable(logging.INFO)
@@ -315,7 +323,7 @@ def main() -> None:
         print(to_table(pd.read_csv(options.table)))
         return
     table: list[dict[str, object]] = []
-    for row in rows(options.steps, options.seeds, options.data):
+    for row in rows(options.steps, options.seeds, options.data, options.methods):
         table.append(row)
         pd.DataFrame(table).to_csv(f"{options.out}.csv", index=False)
     print(to_table(pd.DataFrame(table)))
