@@ -35,11 +35,23 @@ def data():
 def test_without_votes_it_is_the_regression_on_scaled_vectors(data):
     pooled, _, codes = data
     head = start(pooled, None, codes, 3, balance=1.0, c=0.7)
-    scaled = (pooled - pooled.mean(0)) / pooled.std(0)
+    scaled = (pooled - pooled.mean(0)) / np.sqrt(pooled.var(0).mean())
     model = LogisticRegression(C=0.7, max_iter=200, class_weight="balanced").fit(scaled, codes)
     assert head.votes is None
     # the scale of weights differs from "balanced" by a constant, which the penalty sees
     assert np.mean(head.logits(pooled, None).argmax(1) == model.predict(scaled)) > 0.95
+
+
+def test_dimensions_that_hardly_vary_do_not_count(data):
+    """Divided by its own spread, noise in a dimension would weigh as much as any other."""
+    pooled, _, codes = data
+    noise = np.random.default_rng(1).normal(0, 1e-3, (60, 300)).astype(np.float32)
+    without = start(pooled, None, codes, 3, balance=1.0, c=1.0)
+    # the scale is smaller by the root of 304 / 4, so the same penalty is a larger one
+    head = start(np.c_[pooled, noise], None, codes, 3, balance=1.0, c=1 / 76)
+    np.testing.assert_allclose(
+        head.logits(np.c_[pooled, noise], None), without.logits(pooled, None), atol=0.05
+    )
 
 
 def test_vectors_and_votes_are_fitted_apart_and_summed(data):
@@ -47,7 +59,7 @@ def test_vectors_and_votes_are_fitted_apart_and_summed(data):
     both = start(pooled, genes, codes, 3, balance=1.0, c=1.0)
     vectors = start(pooled, None, codes, 3, balance=1.0, c=1.0)
     votes = start(0 * pooled, genes, codes, 3, balance=1.0, c=1.0)
-    expected = 0.3 * vectors.logits(pooled, None) + votes.logits(0 * pooled, genes)
+    expected = vectors.logits(pooled, None) + votes.logits(0 * pooled, genes)
     np.testing.assert_allclose(both.logits(pooled, genes), expected, rtol=1e-4, atol=1e-4)
     assert np.array_equal(both.votes, votes.votes)
 

@@ -15,8 +15,16 @@ def test_every_class_is_divided_and_none_is_used_up(codes, seed):
     assert not aside[codes < 0].any()
     for code in range(5):
         n, n_aside = (codes == code).sum(), aside[codes == code].sum()
-        assert n_aside == (max(1, round(0.2 * n)) if n >= 5 else 0)
+        assert n_aside == (round(0.2 * n) if n >= 5 else 0)
     assert np.array_equal(aside, by_class(codes, 0.2, seed))
+
+
+def test_rare_classes_give_no_more_than_the_share():
+    codes = np.repeat([0, 1, 2], [9, 10, 40])
+    aside = by_class(codes, 0.1, 0)
+    assert np.bincount(codes[aside], minlength=3).tolist() == [0, 1, 4]
+    few = by_class(codes[:13], 0.1, 0)
+    assert codes[:13][few].tolist() == [0]  # better one than none
 
 
 @given(st.integers(2, 8), st.integers(0, 3))

@@ -26,16 +26,23 @@ def by_class(codes: np.ndarray, share: float, seed: int) -> np.ndarray:
 
     Returns
     -------
-    Whether a cell is set aside, bool (n_cells,). Classes with fewer than five cells give none,
-    larger ones at least one.
+    Whether a cell is set aside, bool (n_cells,). Classes give none that have fewer than five cells,
+    or so few that the share is less than one cell: of six training cells, one would be a sixth.
+    Where that leaves nobody, those of five cells or more give one.
     """
     rng = np.random.default_rng([seed, 0])
     chosen = np.zeros(codes.size, dtype=bool)
-    for code in range(codes.max(initial=-1) + 1):
-        cells = np.flatnonzero(codes == code)
-        n = max(1, round(share * cells.size)) if cells.size >= SMALLEST_SPLIT else 0
-        chosen[rng.permutation(cells)[:n]] = True
+    sizes = np.bincount(codes[codes >= 0])
+    for code, n in enumerate(_n_aside(sizes, share)):
+        chosen[rng.permutation(np.flatnonzero(codes == code))[:n]] = True
     return chosen
+
+
+def _n_aside(sizes: np.ndarray, share: float) -> np.ndarray:
+    """Number of cells that each class gives."""
+    divided, expected = sizes >= SMALLEST_SPLIT, share * sizes
+    n = np.where(divided & (expected >= 1), expected.round(), 0).astype(int)
+    return n if n.any() else divided.astype(int)
 
 
 def by_group(codes: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
