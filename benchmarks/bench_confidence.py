@@ -44,6 +44,9 @@ TYPED = (
     "baron_mouse1",
     "bone_marrow_cytosimplex",
     "zheng_facs_pbmc",
+    "jaitin_spleen",
+    "marques_oligo",
+    "sie_haber_scdesign2",
 )
 ALPHA = 0.1
 FEWEST_CELLS = 12  # of a type, so that each part of the data has some

@@ -52,7 +52,7 @@ def write_page(
     """
     table = rows.table()
     table = table[table["model_sha256"].isin(["", model.sha256])]
-    parts, glance = [], []
+    parts, glance, leads = [], [], {}
     for data in [name for name in names if name in set(table["data"])]:
         part = table[table["data"] == data]
         seen = held_out.get(data, "")
@@ -60,9 +60,11 @@ def write_page(
             # the cells of the latest call, should there be several sizes
             chosen = chosen[chosen["cells"] == chosen["cells"].iloc[-1]]
             glance.append(_glance(names[data], str(split), chosen, model))
+            if lead := _tuned_lead(chosen, rows, model):
+                leads[f"{names[data]}: {split}"] = lead
             text = _section(names[data], str(split), chosen, rows, _about(data, seen, model))
             parts.append(text + _not_run(chosen, model) + "\n")
-    parts = [_head(model, versions), _summary(glance), *parts, PAPER]
+    parts = [_head(model, versions), _summary(glance), _verdict(leads), *parts, PAPER]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(parts), encoding="utf-8")
 
@@ -109,6 +111,36 @@ def _glance(title: str, split: str, part: pd.DataFrame, model: Any) -> dict[str,
     means = part.groupby(["representation", "classifier"])["macro_f1"].mean()
     cells = {name: f"{means[key]:.3f}" if key in means else "–" for name, key in shown.items()}
     return {"": f"{title}: {split}"} | cells
+
+
+def _tuned_lead(part: pd.DataFrame, rows: Any, model: Any) -> tuple[float, float, float] | None:
+    """Lead of the fine-tuned classifier and its interval, on the seeds that both have."""
+    seeds = sorted(set(map(int, part["seed"])))
+    methods = dict(iter(part.groupby(["representation", "classifier"])))
+    tuned = methods.get((f"{model.name}, fine-tuned", "classifier"))
+    if tuned is None or REFERENCE not in methods:
+        return None
+    return _lead(_read(tuned, seeds, rows), _read(methods[REFERENCE], seeds, rows))
+
+
+def _verdict(leads: dict[str, tuple[float, float, float]]) -> str:
+    """Where the fine-tuned classifier is ahead of regression on genes, and where behind."""
+    if not leads:
+        return ""
+    groups: dict[str, list[str]] = {"Ahead": [], "Behind": [], "Neither": []}
+    for name, (mean, low, high) in leads.items():
+        side = "Ahead" if low > 0 else "Behind" if high < 0 else "Neither"
+        groups[side].append(f"{name} ({mean:+.3f}, {low:+.3f} to {high:+.3f})")
+    mean = np.mean([lead for lead, _, _ in leads.values()])
+    lines = ["## Fine-tuned, beside logistic regression on genes", ""]
+    lines.append(f"Mean lead in macro-F1 over {len(leads)} sections: {mean:+.3f}.")
+    where = {
+        "Ahead": "interval above zero",
+        "Behind": "interval below zero",
+        "Neither": "zero within the interval",
+    }
+    lines += ["", *(f"- {k}, {where[k]}: {'; '.join(v) or 'nowhere'}." for k, v in groups.items())]
+    return "\n".join(lines) + "\n"
 
 
 def _not_run(part: pd.DataFrame, model: Any) -> str:
@@ -175,14 +207,19 @@ def _cells(part: pd.DataFrame, found: dict, reference: dict | None) -> list[str]
     ]
     once = bool(part["fixed"].iloc[0]) and not part["seeded"].iloc[0]
     seeds = "any" if once else str(len(part))
-    shared = [seed for seed in found if reference is not None and seed in reference]
-    if reference is None or not shared:
+    if reference is None or not set(found) & set(reference):
         return [*cells, "", "", seeds]
-    lead = _draws(found, shared) - _draws(reference, shared)
-    mean = _score(found, shared) - _score(reference, shared)
-    low, high = np.quantile(lead, [0.025, 0.975])
+    mean, low, high = _lead(found, reference)
     text = f"**{mean:+.3f}**" if low > 0 else f"{mean:+.3f}"
     return [*cells, text, f"{low:+.3f} to {high:+.3f}", seeds]
+
+
+def _lead(found: dict, reference: dict) -> tuple[float, float, float]:
+    """Macro-F1 minus that of the reference and its paired interval, on the seeds both have."""
+    shared = [seed for seed in found if seed in reference]
+    lead = _draws(found, shared) - _draws(reference, shared)
+    low, high = np.quantile(lead, [0.025, 0.975])
+    return _score(found, shared) - _score(reference, shared), float(low), float(high)
 
 
 def _draws(found: dict, seeds: list[int]) -> np.ndarray:
