@@ -1,3 +1,5 @@
+import itertools
+
 import matplotlib as mpl
 
 mpl.use("Agg")
@@ -105,6 +107,21 @@ def test_perturbation_draws_the_table():
         np.sort(hits.get_offsets(), axis=0), np.sort([[0.2, 3], [-0.3, 4]], axis=0)
     )
     assert {text.get_text() for text in right.texts} == {"e3", "B"}
+
+
+@pytest.mark.parametrize("size", [0.0035, 0.02, 0.4])
+def test_numbers_of_the_axes_do_not_touch(size):
+    table = scores()
+    for name in ("effect", "ci_low", "ci_high"):
+        table[name] *= size / table["effect"].abs().max()
+    figure = pl.perturbation(scored(table), return_fig=True, flagged=True)
+    figure.canvas.draw()
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        shown = [t for t in axes.get_xticklabels() if low <= t.get_position()[0] <= high]
+        boxes = [text.get_window_extent() for text in shown]
+        assert len(boxes) >= 2
+        assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
 
 
 def test_a_descriptive_result_says_so():

@@ -1,3 +1,5 @@
+import re
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -51,6 +53,7 @@ def perturb(model):
     return run
 
 
+SCREENED = "screen_correlation"
 COLUMNS = {
     *("gene", "symbol", "species", "orthologue", "n_cells", "n_donors", "mean_rank", "detection"),
     *("effect", "ci_low", "ci_high", "p_state", "padj_state", "p_matched", "padj_matched"),
@@ -202,6 +205,29 @@ def test_screening_marks_estimates(cells, perturb):
     assert scores.p_state[scores.estimated].isna().all()
     assert scores.p_family.isna().all()
     assert -1 <= found["params"]["by_species"]["human"]["screen_correlation"] <= 1
+
+
+def test_what_the_design_can_reach_is_said(cells, perturb, caplog):
+    caplog.set_level("INFO", logger="scmix")
+    found = perturb(cells, screen=3, n_sample=5)
+    assert (
+        "human: the smallest p-value that these donors can give is 0.05; 8 of 8 genes must reach "
+        "it for any to pass BH at 0.05." in caplog.text
+    )
+    n, correlation = (found["params"]["by_species"]["human"][x] for x in ("n_sample", SCREENED))
+    said = f"rank correlation of estimated and exact effects over {n} random genes"
+    assert f"{said}: {correlation:.2f}." in caplog.text
+    caplog.clear()
+    perturb(cells, list(cells.var_names[:2]), donor_key=None)
+    assert "fewer than three donors in a state" in caplog.text
+
+
+def test_progress_shows_the_time_that_is_left(cells, perturb, capsys):
+    scmix.settings.progress = True
+    perturb(cells, screen=3, n_sample=5)
+    shown = capsys.readouterr().err
+    for name in ("screen", "perturb"):
+        assert re.search(rf"{name}: +\d+%.*/\d+ \[\d\d:\d\d<", shown)
 
 
 def test_vectors_are_kept_in_a_file_and_read_some_at_a_time(cells, perturb, monkeypatch):

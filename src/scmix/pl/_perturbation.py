@@ -98,7 +98,7 @@ def perturbation(
         for axes in (left, right):
             axes.set_xlabel(_direction(params, goal))
             axes.spines[["top", "right"]].set_visible(False)
-            axes.locator_params(axis="x", nbins=4)
+            axes.locator_params(axis="x", nbins=4, steps=[1, 2, 5, 10])
         if params.get("inference") == "descriptive":
             right.set_title("descriptive: too few\ndonors for a test of states", fontsize="small")
         _key(figure, table)
