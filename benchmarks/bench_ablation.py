@@ -6,7 +6,8 @@ Every recipe is trained on the same cells and judged, by nearest neighbours (k=5
 vectors, on development data that took no part in training: `DEVELOPMENT` below, whose families are
 left out of the corpus together with the test and validation data of the bundled model. Test data is
 not read. PCA-50, PCA on orthologues and untrained encoders are judged in the same run. A run that
-was interrupted goes on: rows are appended to <out>/rows.csv as they come.
+was interrupted goes on: rows are appended to <out>/rows.csv as they come. ablation_curves.py draws
+them.
 """
 
 import argparse
@@ -156,6 +157,8 @@ class Rows:
         """Means over seeds, with the spread of the mean over data sets where there are several."""
         table = self.table.copy()
         table.insert(3, "mean", table[list(DEVELOPMENT)].mean(axis=1, skipna=False))
+        between = table[["human to mouse", "mouse to human"]].mean(axis=1, skipna=False)
+        table.insert(len(table.columns) - 2, "mean between", between)
         groups = table.groupby(["recipe", "steps"], sort=False)
         means = groups.mean(numeric_only=True).drop(columns="seed")
         means.insert(0, "seeds", groups.size())
