@@ -58,6 +58,25 @@ def _close_figures():
     plt.close("all")
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_saved_as_it_was_executed(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert all(cell["execution_count"] for cell in code)
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert [output for output in outputs if "image/png" in output.get("data", {})]
+    assert "session_info(" in "".join(code[-1]["source"])
+    assert code[-1]["outputs"]
+    headings = re.findall(r"^## (.+)", "\n".join(texts(cells)), flags=re.MULTILINE)
+    assert headings[-1] in ("What this does not say", "What the list cannot tell")
+
+
+def texts(cells):
+    """The text of each cell that is no code."""
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
