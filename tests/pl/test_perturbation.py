@@ -20,6 +20,7 @@ from scmix.pl._perturbation import HIT
 from scmix.pl._perturbation_heatmap import gene_matrix, state_matrix
 from scmix.pl._perturbation_shift import arrow_table
 from scmix.pl._perturbation_table import effect_table, read, strongest
+from scmix.pl._units import power_of
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +110,27 @@ def test_perturbation_draws_the_table():
     assert {text.get_text() for text in right.texts} == {"e3", "B"}
 
 
-@pytest.mark.parametrize("size", [0.0035, 0.02, 0.4])
+def test_small_numbers_are_written_in_a_power_of_ten():
+    assert [power_of(x) for x in (0, float("nan"), 1, 0.01, 0.0099, 0.0032, 1e-5)] == [
+        *(0, 0, 0, 0, -3, -3, -5),
+    ]
+    table = scores()
+    table[["effect", "ci_low", "ci_high"]] /= 100
+    figure = pl.perturbation(scored(table), return_fig=True)
+    figure.canvas.draw()
+    left, right = figure.axes
+    assert left.get_xlabel().endswith("(difference of cosines, $10^{-3}$)")
+    for axes in (left, right):
+        for text in axes.get_xticklabels():
+            written = float(text.get_text().replace("\N{MINUS SIGN}", "-"))
+            assert written == pytest.approx(1000 * text.get_position()[0])
+    figure = pl.perturbation_heatmap(scored(table), return_fig=True)
+    matrix, bar = figure.axes
+    assert {text.get_text() for text in matrix.texts} >= {"-3.0", "2.0", "0.1"}
+    assert bar.get_ylabel() == "effect ($10^{-3}$)"
+
+
+@pytest.mark.parametrize("size", [0.0035, 0.0045, 0.02, 0.4])
 def test_numbers_of_the_axes_do_not_touch(size):
     table = scores()
     for name in ("effect", "ci_low", "ci_high"):

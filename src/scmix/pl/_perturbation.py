@@ -10,6 +10,7 @@ from .._errors import InputError, MissingKeyError
 from ._perturbation_table import effect_table, read, strongest
 from ._showing import hand_over
 from ._style import GREY, LINE, PAIR, RULE, THIN, styled, subplots
+from ._units import in_units, power_of, write_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,9 +97,11 @@ def perturbation(
         _ranked(left, ranked)
         _volcano(right, table, p)
         for axes in (left, right):
-            axes.set_xlabel(_direction(params, goal))
+            power = power_of(max(map(abs, axes.get_xlim())))
+            axes.set_xlabel(in_units(_direction(params, goal), power))
             axes.spines[["top", "right"]].set_visible(False)
             axes.locator_params(axis="x", nbins=4, steps=[1, 2, 5, 10])
+            write_in(axes.xaxis, power)
         if params.get("inference") == "descriptive":
             right.set_title("descriptive: too few\ndonors for a test of states", fontsize="small")
         _key(figure, table)

@@ -11,6 +11,7 @@ from .._errors import InputError, MissingKeyError
 from ._perturbation_table import chosen, labels, read
 from ._showing import hand_over
 from ._style import LETTER, styled, subplots
+from ._units import in_units, power_of, write_in
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -173,13 +174,16 @@ def _draw(axes: "Axes", matrix: pd.DataFrame, by: str) -> None:
     axes.set_yticks(range(matrix.shape[0]), matrix.index)
     axes.set_xlabel("goal" if signed else "affected gene")
     axes.set_ylabel("perturbed gene")
-    axes.figure.colorbar(image, ax=axes, label="effect" if signed else "1 - cosine", shrink=0.8)
+    power = power_of(largest)
+    label = in_units("effect" if signed else "1 - cosine", power)
+    write_in(axes.figure.colorbar(image, ax=axes, label=label, shrink=0.8).ax.yaxis, power)
     if signed and values.size <= _MOST_NUMBERS:
-        _write_numbers(axes, values, image, largest)
+        _write_numbers(axes, values, image, power)
 
 
-def _write_numbers(axes: "Axes", values: np.ndarray, image: Any, largest: float) -> None:
+def _write_numbers(axes: "Axes", values: np.ndarray, image: Any, power: int) -> None:
     """Two digits of the largest value, dark on light and light on dark."""
+    largest = image.norm.vmax / 10.0**power
     digits = max(0, 1 - int(np.floor(np.log10(largest)))) if largest > 0 else 0
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
@@ -188,7 +192,7 @@ def _write_numbers(axes: "Axes", values: np.ndarray, image: Any, largest: float)
             axes.text(
                 column,
                 row,
-                f"{round(value, digits) + 0.0:.{digits}f}",  # no minus in front of zero
+                f"{round(value / 10.0**power, digits) + 0.0:.{digits}f}",  # no minus before zero
                 ha="center",
                 va="center",
                 fontsize="small",
