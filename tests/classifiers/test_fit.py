@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from scmix import inference
 from scmix._errors import InputError
 from scmix.classifiers import _fit, load
 from scmix.classifiers._fit import Cells, fit
@@ -126,6 +127,32 @@ def test_calibration_is_of_the_cells_set_aside(fast, make_cells):
     means = [vectors[training == code].mean(axis=0) for code in range(3)]
     assert calibration.centroids == pytest.approx(np.array(means), abs=0.02)
     assert calibration.groups.tolist() == (np.arange(40) % 4)[cells.aside].tolist()
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_no_cell_is_read_twice_by_the_same_encoder(model, make_cells, monkeypatch, epochs):
+    """Where the start is what is kept, its vectors serve for the centroids as well."""
+    cells, read = make_cells(), []
+    run = inference.run
+
+    def count(encoder, sequences, **options):
+        read.append(len(sequences))
+        return run(encoder, sequences, **options)
+
+    monkeypatch.setattr(inference, "run", count)
+    worse = iter([0.9, 0.5])
+    monkeypatch.setattr(
+        _fit.Validation,
+        "__call__",
+        lambda self, network: {"validation_macro_f1": next(worse), "validation_loss": 1.0},
+    )
+    classifier = fit(model, cells, dataclasses.replace(ONE, epochs=epochs))
+    assert read == [30, 10]  # trained on, set aside
+    _, vectors = predict(classifier, cells)
+    training = cells.labels.codes[:, 0] * ~cells.aside - cells.aside
+    means = [vectors[training == code].mean(axis=0) for code in range(3)]
+    centroids = classifier.calibration["key0"].centroids
+    assert centroids == pytest.approx(np.array(means), abs=0.02)
 
 
 def test_cells_set_aside_are_not_trained_on(model, make_cells):

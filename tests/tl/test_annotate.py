@@ -297,6 +297,7 @@ def test_clusters_vote(query, classifier):
     assert out.uns["scmix_label"]["params"]["smooth"] == "fine"
 
 
+@pytest.mark.filterwarnings("error::scipy.sparse.SparseEfficiencyWarning")
 def test_neighbours_vote(query, classifier):
     query.obsm["X_any"] = np.random.default_rng(0).normal(size=(24, 4))
     sc.pp.neighbors(query, n_neighbors=6, use_rep="X_any")

@@ -18,6 +18,8 @@ from ._recipes import Recipe
 from ._seen import fingerprints
 from ._validation import scores
 
+Vectors = tuple[np.ndarray, np.ndarray]  # rows of cells, and what the encoder makes of these cells
+
 
 def build(
     network: Network,
@@ -28,10 +30,14 @@ def build(
     n_genes: int,
     history: pd.DataFrame,
     about: dict[str, Any],
+    known: Vectors | None,
     *,
     device: str,
 ) -> CellClassifier:
-    """Read the heads of a trained network, and calibrate them on the cells set aside."""
+    """Read the heads of a trained network, and calibrate them on the cells set aside.
+
+    Vectors of `known` are those of this encoder and not computed again.
+    """
     keys = tuple(cells.labels.classes)
     encoder = network.encoder.to("cpu").eval().requires_grad_(True)
     marks, comparable = fingerprints(whole)
@@ -53,10 +59,27 @@ def build(
         history=history,
         cells=np.unique(marks[comparable]),
     )
-    logits, vectors = classifier.predict(whole, device=device)
+    logits, vectors = _predicted(classifier, cells, whole, known, device)
     for i, key in enumerate(keys):
         _calibrate(classifier, key, cells, cells.labels.codes[:, i], logits[key], vectors)
     return classifier
+
+
+def _predicted(
+    classifier: CellClassifier, cells: Cells, whole: Sequences, known: Vectors | None, device: str
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Logits of the cells that calibrate, vectors of those and the training's; NaN for others."""
+    vectors = np.full((len(whole), classifier.model.config.hidden_size), np.nan, np.float32)
+    missing = cells.calibrates | ~cells.aside
+    if known is not None:
+        rows, found = known
+        vectors[rows], missing[rows] = found, False
+    parts, vectors[missing] = classifier.predict(whole[np.flatnonzero(missing)], device=device)
+    logits = {}
+    for key, part in parts.items():
+        logits[key] = np.full((len(whole), part.shape[1]), np.nan, np.float32)
+        logits[key][missing] = part
+    return logits, vectors
 
 
 def _heads(network: Network) -> list[Head]:

@@ -20,7 +20,7 @@ from .._training import arguments, own_random_state
 from ..batches import Sequences, add_special
 from ..checkpoints import Model
 from ..settings import settings
-from ._build import build
+from ._build import Vectors, build
 from ._cells import Cells
 from ._classifier import CellClassifier, load, n_special
 from ._heads import gene_matrix, start
@@ -102,20 +102,24 @@ def fit(
             agree_on_settings(folder, _settings(model, cells, whole, recipe), resume=True)
             if (folder / "final").is_dir():
                 return load(folder / "final")
-        network = _network(model, cells, whole, recipe, on)
-        if recipe.epochs:
-            _train(network, model, cells, whole, recipe, folder, on, saves=out is not None)
+        network, known = _network(model, cells, whole, recipe, on)
+        if recipe.epochs and not _train(
+            network, model, cells, whole, recipe, folder, on, saves=out is not None
+        ):
+            known = None  # the encoder is another one now
         history = make_history(read_history(folder / _HISTORY), _keep(recipe, cells))
         classifier = build(
-            network, model, cells, whole, recipe, n_genes, history, about or {}, device=on
+            network, model, cells, whole, recipe, n_genes, history, about or {}, known, device=on
         )
         if out is not None:
             classifier.save(folder / "final")
     return classifier
 
 
-def _network(model: Model, cells: Cells, whole: Sequences, recipe: Recipe, device: str) -> Network:
-    """The network before training: heads at random, or from logistic regression."""
+def _network(
+    model: Model, cells: Cells, whole: Sequences, recipe: Recipe, device: str
+) -> tuple[Network, Vectors | None]:
+    """The network before training, heads at random or from regression on vectors, and these."""
     torch.manual_seed(recipe.seed)
     pool = model.default_pool if recipe.pool == "auto" else recipe.pool
     encoder = with_pooler(model.encoder, recipe.pool == "pooler", recipe.seed)
@@ -127,17 +131,19 @@ def _network(model: Model, cells: Cells, whole: Sequences, recipe: Recipe, devic
         gene_votes=recipe.gene_votes,
         dropout=recipe.dropout,
     )
+    known = None
     if recipe.probe_cells:
-        _start_heads(network, model, cells, whole, recipe, device)
+        known = _start_heads(network, model, cells, whole, recipe, device)
     freeze(network, recipe.frozen_layers)
     if recipe.lora_rank:
         add_adapters(network, recipe)
-    return network
+    return network, known
 
 
 def _start_heads(
     network: Network, model: Model, cells: Cells, whole: Sequences, recipe: Recipe, device: str
-) -> None:
+) -> Vectors:
+    """Fit the heads on training cells, whose rows and vectors are returned."""
     rows = _sample(np.flatnonzero(~cells.aside), cells.labels.codes, recipe)
     special_ids, limit = model.vocabulary.special_ids, model.config.max_position_embeddings
     some = whole[rows]
@@ -169,6 +175,7 @@ def _start_heads(
             module.bias.copy_(torch.from_numpy(head.bias))
             if head.votes is not None:
                 network.votes[i].copy_(torch.from_numpy(head.votes))
+    return rows, pooled
 
 
 def _sample(rows: np.ndarray, codes: np.ndarray, recipe: Recipe) -> np.ndarray:
@@ -194,8 +201,8 @@ def _train(
     device: str,
     *,
     saves: bool,
-) -> None:
-    """Train the network and leave it with the weights of the epoch to keep."""
+) -> bool:
+    """Train the network, leave it with the weights of the epoch to keep; whether that is none."""
     special_ids, limit = model.vocabulary.special_ids, model.config.max_position_embeddings
     codes, rows = cells.labels.codes, np.flatnonzero(~cells.aside)
     stream = Stream(
@@ -237,6 +244,7 @@ def _train(
     network.to("cpu").eval()
     if recipe.lora_rank:
         merge_adapters(network)
+    return best.record["step"] == 0
 
 
 def _arguments(

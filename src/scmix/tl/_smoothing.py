@@ -78,5 +78,5 @@ def _in_graph(graph: sp.csr_matrix) -> Voters:
     """A cell's own vote has weight 1, that of a neighbour its connectivity."""
     if graph.nnz and (graph.data.min() < 0 or not np.isfinite(graph.data).all()):
         raise InputError("Found negative or infinite weights in the neighbour graph.")
-    graph.setdiag(1.0)
-    return Voters(graph.tocsr(), np.arange(graph.shape[0]))
+    own = sp.diags_array(1 - graph.diagonal(), format="csr")
+    return Voters(sp.csr_matrix(graph + own), np.arange(graph.shape[0]))
