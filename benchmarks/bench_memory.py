@@ -7,7 +7,6 @@ file is made once, in a temporary folder.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import anndata as ad
 import h5py
 import numpy as np
 import scipy.sparse as sp
+from peak_memory import peak
 
 N_GENES, GENES_PER_CELL, CHUNK = 20_000, 500, 5_000
 WIDTH = 64  # of the small encoder: the result has 4 * WIDTH bytes per cell
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if args.run:
         TASKS[args.run](args.file)
-        print(peak_mb())
+        print(peak() / 2**20)
         return
     with tempfile.TemporaryDirectory() as folder:
         measure(args.cells, Path(folder))
@@ -59,11 +59,6 @@ def run(task: str, file: Path) -> float:
     command = [sys.executable, __file__, "--run", task, "--file", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
-
-
-def peak_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def ranks(file: Path) -> None:
