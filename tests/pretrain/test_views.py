@@ -1,10 +1,14 @@
 """Views hold the genes they say, in rank order, with the right species token."""
 
+import shutil
+from multiprocessing import get_all_start_methods
+
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
 from scmix.batches import Sequences
-from scmix.pretrain import build_corpus, recipe
+from scmix.pretrain import Corpus, build_corpus, recipe
 from scmix.pretrain._cells import Cells, swap_species
 from scmix.pretrain.stream import Stream
 from scmix.pretrain.views import Views
@@ -220,3 +224,18 @@ def test_a_batch_of_parts_has_as_many_cells_as_parts_fit(whole):
     batch = Stream(whole, few, ("part",)).batch(0)
     assert 500 < batch["views"]["part"]["indptr"][-1] <= 600
     assert len(batch["rows"]) > 2 * len(Stream(whole, few, ("part", "full")).batch(0)["rows"])
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+@pytest.mark.parametrize("start", sorted({"fork", "spawn"} & set(get_all_start_methods())))
+def test_workers_read_the_same_batches_however_they_are_started(corpus, tmp_path, start):
+    folder = tmp_path / "zwei Wörter, ein Ordner"
+    shutil.copytree(corpus.path, folder)
+    stream = Stream(Corpus.open(folder), settings(), ("masked", "subset"))
+    loader = DataLoader(stream, batch_size=None, num_workers=2, multiprocessing_context=start)
+    for step, batch in zip(range(5), loader, strict=False):
+        alone = stream.batch(step)
+        assert batch["rows"] == alone["rows"]
+        assert batch["number"] == alone["number"] == step
+        for name, view in alone["views"].items():
+            assert batch["views"][name]["tokens"].equal(view["tokens"])
