@@ -145,6 +145,25 @@ def test_numbers_of_the_axes_do_not_touch(size):
         assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
 
 
+@pytest.mark.parametrize("symbols", ["SYMBOLX1", "S"])
+def test_names_in_the_volcano_end_before_its_edges(symbols):
+    table = scores().assign(symbol=symbols, flag="")
+    figure = pl.perturbation(scored(table), return_fig=True)
+    figure.canvas.draw()
+    axes = figure.axes[1]
+    assert len(axes.texts) == 3
+    for text in axes.texts:
+        box = text.get_window_extent()
+        assert axes.bbox.x0 <= box.x0 < box.x1 <= axes.bbox.x1
+
+
+def test_names_too_long_for_the_volcano_stand_beside_the_ranked_effects_only():
+    table = scores().assign(symbol="ENSMUSG00000000001")
+    figure = pl.perturbation(scored(table), return_fig=True)
+    assert not figure.axes[1].texts
+    assert figure.axes[0].get_yticklabels()[0].get_text() == "ENSMUSG00000000001"
+
+
 def test_a_descriptive_result_says_so():
     figure = pl.perturbation(scored(inference="descriptive"), return_fig=True)
     assert "descriptive" in figure.axes[1].get_title()

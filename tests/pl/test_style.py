@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from scmix import pl
-from scmix.pl._colors import OKABE_ITO
+from scmix.pl._colors import MISSING, MORE, OKABE_ITO
 from scmix.pl._evaluation import COLORS
 from scmix.pl._perturbation import HIT, OTHER
 from scmix.pl._perturbation_shift import _GOALS, _START
@@ -45,6 +45,12 @@ def labelled():
     adata.obs["species"] = np.resize(["human", "mouse"], 80)
     for key in ("X_one", "X_two", "X_three"):
         adata.obsm[key] = rng.normal(size=(80, 2))
+    return adata
+
+
+def many_types():
+    adata = labelled()
+    adata.obs["cell_type"] = [f"type {i % 13}" for i in range(adata.n_obs)]
     return adata
 
 
@@ -98,6 +104,9 @@ FIGURES = {
     ),
     "two embeddings": lambda: pl.umap_compare(
         labelled(), ["X_one", "X_two"], color=["species", "cell_type"], return_fig=True
+    ),
+    "many types": lambda: pl.umap_compare(
+        many_types(), ["X_one", "X_two"], color="cell_type", return_fig=True
     ),
     "three embeddings": lambda: pl.umap_compare(
         labelled(), ["X_one", "X_two", "X_three"], color="scmix_label_confidence", return_fig=True
@@ -180,6 +189,7 @@ SIGHT = {
 }
 PALETTES = {
     "categories": OKABE_ITO,
+    "many categories": (*OKABE_ITO, *MORE, MISSING, "white"),
     "methods": tuple(COLORS.values()),
     "hits": (HIT, OTHER),
     "states": (_START, *_GOALS),

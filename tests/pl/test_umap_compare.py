@@ -1,3 +1,4 @@
+import itertools
 import logging
 
 import matplotlib as mpl
@@ -32,7 +33,7 @@ def cells(n_cells=60, seed=0, categories=("beta", "alpha", "delta")):
         },
         index=[f"cell{i}" for i in range(n_cells)],
     )
-    centres = 5 * np.eye(10)[labels.codes]
+    centres = 5 * np.eye(max(10, len(categories)))[:, :10][labels.codes]
     return AnnData(
         obs=obs,
         obsm={
@@ -228,6 +229,55 @@ def test_names_on_data_instead_of_a_legend():
     )
     assert figure.axes[0].get_legend() is None
     assert {text.get_text() for text in figure.axes[0].texts} == {"beta", "alpha", "delta"}
+
+
+def many_clumps(n_types=13, n_cells=1300):
+    """Types in a row of clumps, the first one in two places."""
+    adata = cells(n_cells, categories=tuple(f"t{i:02d}" for i in range(n_types)))
+    codes = adata.obs["cell_type"].cat.codes.to_numpy()
+    places = np.stack([10.0 * codes, 7.0 * (codes % 3)], axis=1)
+    places[(codes == 0) & (np.arange(n_cells) >= n_cells // 2)] += [0, 30]
+    adata.obsm["X_two_umap"] = places + np.random.default_rng(1).normal(size=(n_cells, 2))
+    return adata
+
+
+def test_more_categories_than_safe_colours_have_numbers_beside_their_cells():
+    adata = many_clumps()
+    figure = pl.umap_compare(adata, "X_two_umap", color="cell_type", return_fig=True)
+    axes = figure.axes[0]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == [f"{i + 1} t{i:02d}" for i in range(13)]
+    numbers = [text.get_text() for text in axes.texts]
+    assert sorted(numbers, key=int) == ["1", *map(str, range(1, 14))]  # the first clump is in two
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    points = axes.transData.transform(adata.obsm["X_two_umap"])
+    for text, box in zip(axes.texts, boxes, strict=True):
+        middle = [(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2]
+        nearest = np.linalg.norm(points - middle, axis=1).argmin()
+        assert adata.obs["cell_type"].cat.codes.iloc[nearest] == int(text.get_text()) - 1
+        hidden = (np.abs(points - middle) < [box.width / 2, box.height / 2]).all(axis=1)
+        assert hidden.mean() < 0.02
+
+
+def test_numbers_that_find_no_room_beside_their_cells_are_joined_to_them_by_a_line():
+    rng = np.random.default_rng(0)
+    adata = cells(600, categories=tuple(f"t{i:02d}" for i in range(12)))
+    adata.obsm["X_two_umap"] = rng.normal(size=(600, 2))
+    figure = pl.umap_compare(adata, "X_two_umap", color="cell_type", return_fig=True)
+    texts = figure.axes[0].texts
+    assert {text.get_text() for text in texts} == {str(i) for i in range(1, 13)}
+    assert any(text.arrow_patch is not None for text in texts)
+
+
+def test_few_categories_and_names_on_data_have_no_numbers():
+    figure = pl.umap_compare(cells(), "X_one", color="cell_type", return_fig=True)
+    assert len(figure.axes[0].texts) == 0
+    figure = pl.umap_compare(
+        many_clumps(), "X_two_umap", color="cell_type", legend_loc="on data", return_fig=True
+    )
+    assert {text.get_text()[0] for text in figure.axes[0].texts} == {"t"}
 
 
 def test_drawing_leaves_data_and_style_alone():

@@ -19,6 +19,22 @@ OKABE_ITO = (
     "#cc79a7",
     "#f0e442",
 )
+# Twelve more, each the farthest in CIELAB from all before it, from white and from MISSING, in the
+# sight (normal or colour-blind) in which it comes closest to one of them.
+MORE = (
+    "#8700f0",
+    "#692d0f",
+    "#3c3c4b",
+    "#9678ff",
+    "#f0004b",
+    "#96d287",
+    "#4b3cb4",
+    "#692d78",
+    "#5af069",
+    "#69693c",
+    "#a53c78",
+    "#a53c0f",
+)
 MISSING = "#d3d3d3"
 
 Palette = Mapping[str, str] | Sequence[str]
@@ -46,12 +62,9 @@ def cell_colors(values: pd.Series, colors: Mapping[str, str]) -> pd.Series:
 
 
 def _default(n_colors: int) -> Sequence[str]:
-    if n_colors <= len(OKABE_ITO):
-        return OKABE_ITO
+    known = OKABE_ITO + MORE
+    if n_colors <= len(known):
+        return known
     from scanpy.plotting import palettes
 
-    if n_colors <= len(palettes.default_20):
-        return palettes.default_20
-    if n_colors <= len(palettes.default_28):
-        return palettes.default_28
     return palettes.default_102

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from ._colors import MISSING, Palette, category_colors, cell_colors
-from ._style import COLUMN, LETTER, PAGE, PAIR, styled, subplots
+from ._colors import MISSING, OKABE_ITO, Palette, category_colors, cell_colors
+from ._style import COLUMN, LETTER, PAGE, PAIR, RULE, THIN, styled, subplots
+from ._tags import tags
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +33,21 @@ class Paint:
     colors: dict[str, str] | None
     missing: bool
     limits: tuple[float, float] | tuple[None, None]
+
+    @property
+    def numbers(self) -> dict[str, str]:
+        """Numbers of the categories where they are too many to be told by their colours."""
+        names = list(self.colors or ())
+        if len(names) <= len(OKABE_ITO):
+            return {}
+        return {name: str(number) for number, name in enumerate(names, start=1)}
+
+    @property
+    def key(self) -> dict[str, str]:
+        """Entries of the legend, with their colours."""
+        colors, numbers = self.colors or {}, self.numbers
+        shown = {f"{numbers.get(n, '')} {n}".lstrip(): color for n, color in colors.items()}
+        return shown | ({"missing": MISSING} if self.missing else {})
 
 
 def paint(table: pd.DataFrame, color: str, palette: Palette | None) -> Paint:
@@ -71,6 +87,8 @@ def draw(
                     axes.set_xlabel(caption(scores[color].iloc[number]))
                 if legend_loc == "on data" and painted.colors is not None:
                     _names_on_data(axes, part, color)
+                elif painted.numbers:
+                    _numbers_on_data(axes, part, painted, panel)
             _key(row, painted, legend_loc)
         for axes, part in zip(grid[0], panels, strict=True):
             axes.set_title(part["title"].iloc[0])
@@ -93,8 +111,8 @@ def _key_inches(painted: Paint, legend_loc: str) -> float:
         return 0.75
     if legend_loc == "on data":
         return 0.05
-    n_columns = -(-len(painted.colors) // _LEGEND_ROWS)
-    longest = max([*map(len, painted.colors), len(painted.name) // n_columns])
+    n_columns = -(-len(painted.key) // _LEGEND_ROWS)
+    longest = max([*map(len, painted.key), len(painted.name) // n_columns])
     return n_columns * (LETTER * longest + 0.25) + 0.1
 
 
@@ -130,18 +148,34 @@ def _scatter(
 
 
 def _names_on_data(axes: "Axes", part: pd.DataFrame, color: str) -> None:
-    from matplotlib.patheffects import withStroke
-
     for name, cells in part.groupby(f"color:{color}", observed=True):
-        axes.text(
-            cells["umap1"].median(),
-            cells["umap2"].median(),
-            name,
+        place = (cells["umap1"].median(), cells["umap2"].median())
+        axes.text(*place, name, ha="center", va="center", fontsize="small", path_effects=_halo())
+
+
+def _numbers_on_data(axes: "Axes", part: pd.DataFrame, painted: Paint, inches: float) -> None:
+    """The numbers of the legend beside the cells."""
+    rows = part.groupby(f"color:{painted.name}", observed=True).indices
+    points = part[["umap1", "umap2"]].to_numpy()
+    for tag in tags(points, rows, painted.numbers, inches):
+        axes.annotate(
+            painted.numbers[tag.name],
+            tuple(tag.clump),
+            tuple(tag.place),
             ha="center",
             va="center",
             fontsize="small",
-            path_effects=[withStroke(linewidth=2, foreground="white")],
+            path_effects=_halo(),
+            arrowprops={"arrowstyle": "-", "color": RULE, "linewidth": THIN, "shrinkA": 0}
+            if tag.is_away
+            else None,
         )
+
+
+def _halo() -> list[Any]:
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=1.5, foreground="white")]
 
 
 def _key(row: Sequence["Axes"], painted: Paint, legend_loc: str) -> None:
@@ -154,10 +188,9 @@ def _key(row: Sequence["Axes"], painted: Paint, legend_loc: str) -> None:
         return
     if legend_loc == "on data":
         return
-    shown = painted.colors | ({"missing": MISSING} if painted.missing else {})
     handles = [
         Line2D([], [], marker="o", linestyle="", markersize=4, color=color, label=name)
-        for name, color in shown.items()
+        for name, color in painted.key.items()
     ]
     row[-1].legend(
         handles=handles,

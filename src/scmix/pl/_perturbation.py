@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from matplotlib.text import Annotation
 
 from .._errors import InputError, MissingKeyError
 from ._perturbation_table import effect_table, read, strongest
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 HIT, OTHER = "#0072b2", GREY
 _MOST_LABELS = 12
+_LONGEST_NAME = 0.4  # of the width of the volcano; names stand on both sides
+_LONGEST_LINE = 28  # letters under half a figure
+_ROUNDS = 40  # each leaves at most twice that share of what is lacking
 
 
 def perturbation(
@@ -96,6 +100,7 @@ def perturbation(
         figure, (left, right) = subplots(1, 2, PAIR, height, width_ratios=(0.85, 1))
         _ranked(left, ranked)
         _volcano(right, table, p)
+        _make_room(figure, right)
         for axes in (left, right):
             power = power_of(max(map(abs, axes.get_xlim())))
             axes.set_xlabel(in_units(_direction(params, goal), power))
@@ -157,7 +162,31 @@ def _names(axes: "Axes", rows: pd.DataFrame) -> None:
             ha="left" if outside > 0 else "right",
             fontsize="small",
         )
-    axes.margins(x=0.2)
+
+
+def _make_room(figure: "Figure", axes: "Axes") -> None:
+    """Widen the axes until the names in it end before its edges; drop names that are too long."""
+    figure.draw_without_rendering()  # names have a width by then
+    named = [text for text in axes.texts if isinstance(text, Annotation)]
+    low, high = axes.get_xlim()
+    reaches = []
+    for text in named:
+        reach = _reach(text, axes) / axes.bbox.width
+        if reach > _LONGEST_NAME:
+            text.remove()
+        else:
+            reaches.append((text.xy[0], reach))
+    for _ in range(_ROUNDS):
+        span = high - low
+        low = min([low, *(x - reach * span for x, reach in reaches if x < 0)])
+        high = max([high, *(x + reach * span for x, reach in reaches if x >= 0)])
+    axes.set_xlim(low, high)
+
+
+def _reach(text: Annotation, axes: "Axes") -> float:
+    """Pixels from the point to the outer end of its name."""
+    box, point = text.get_window_extent(), axes.transData.transform(text.xy)[0]
+    return max(point - box.x0, box.x1 - point) + 2
 
 
 def _points(axes: "Axes", table: pd.DataFrame, x: pd.Series, y: Any, size: float) -> None:
@@ -194,7 +223,9 @@ def _direction(params: dict[str, Any], goal: str | None) -> str:
         goal = named if isinstance(named, str) else (named[0] if len(named) == 1 else "")
     if not goal:
         return "effect"
-    return f"effect: {params.get('start', '')} → {goal}\n(difference of cosines)"
+    start = f"effect: {params.get('start', '')}"
+    space = " " if len(f"{start} → {goal}") <= _LONGEST_LINE else "\n"
+    return f"{start}{space}→ {goal}\n(difference of cosines)"
 
 
 def _key(figure: "Figure", table: pd.DataFrame) -> None:

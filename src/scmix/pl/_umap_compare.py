@@ -60,7 +60,9 @@ def umap_compare(
         once aligned, in its units (as Figures 2 and 3 of the Mix-Geneformer paper compare them).
     palette
         Colours of the categories: a dict by category, or a list. The default is Okabe-Ito for up
-        to eight categories and scanpy's palettes beyond.
+        to eight categories, twelve more that the colour-blind can tell apart for up to twenty,
+        and scanpy's largest palette beyond. More than eight categories are numbered: in the
+        legend, and on their cells.
     legend_loc
         `"right margin"`, or `"on data"`: names at the middle of their cells, without a legend.
     size
