@@ -5,20 +5,23 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from inspect import signature
 
 import numpy as np
 import torch
 
 from ..._errors import InputError
-from .folds import Fold
+from .features import variable_genes
+from .folds import N_TOP_GENES, Fold
 from .methods import Method, Probabilities, class_codes, in_class_order
 
 _SCANVI_EPOCHS = 20  # after scVI, as in the scvi-tools tutorials
 
 
 def celltypist(fold: Fold) -> Probabilities:
-    """Logistic regression by SGD on selected genes [Domínguez Conde 2022]; no majority voting."""
+    """Logistic regression on selected genes [Domínguez Conde 2022]; no majority voting."""
     from celltypist import annotate, train
+    from sklearn.linear_model import LogisticRegression
 
     logging.getLogger("celltypist.logger").setLevel(logging.WARNING)
     known = fold.expression("train", logged=True)
@@ -28,7 +31,8 @@ def celltypist(fold: Fold) -> Probabilities:
             known,
             labels="label",
             n_jobs=1,
-            use_SGD=True,  # its other solver passes an option that scikit-learn has dropped
+            # its usual solver passes an option that scikit-learn 1.8 has dropped
+            use_SGD="multi_class" not in signature(LogisticRegression).parameters,
             feature_selection=True,
             top_genes=min(300, known.n_vars - 1),  # 300 is its default
             check_expression=False,
@@ -63,12 +67,15 @@ def singler(fold: Fold) -> Probabilities:
 
 
 def scanvi(fold: Fold) -> Probabilities:
-    """scVI, then scANVI [Xu 2021], trained on the training part and asked about the test part."""
+    """scVI, then scANVI [Xu 2021], trained on the training part and asked about the test part.
+
+    On variable genes, the same as logistic regression has.
+    """
     import scvi
 
     known, asked = (fold.expression(part, logged=False) for part in ("train", "test"))
-    seen = np.flatnonzero(known.X.getnnz(axis=0))
-    known, asked = known[:, seen].copy(), asked[:, seen].copy()
+    chosen = variable_genes(fold.expression("train", logged=True).X, N_TOP_GENES)
+    known, asked = known[:, chosen].copy(), asked[:, chosen].copy()
     asked.obs["label"] = "unknown"
     with _random_state_kept():
         scvi.settings.seed = fold.seed
