@@ -32,6 +32,7 @@ from scmix.genes import Vocabulary
 N_GENES, N_DONORS, N_CELLS, DONOR_SD = 40, 6, 12, 0.6
 ALPHA = 0.1  # two of the twenty ways to hand the states out over three and three donors
 TRAINING = {
+    "recipe": "tuned",
     "epochs": 15,
     "frozen_layers": 0,
     "learning_rate": 3e-3,

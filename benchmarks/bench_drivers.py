@@ -211,7 +211,9 @@ def fine_tuned(model: Model, adata: ad.AnnData, out: Path) -> Model:
     folder = out / "classifier"
     if not folder.exists():
         without = adata[:, adata.var_names != "Trem2"].copy()
-        classifier = scmix.tl.fine_tune(without, "condition", model=model, n_genes=192)
+        classifier = scmix.tl.fine_tune(
+            without, "condition", recipe="tuned", model=model, n_genes=192
+        )
         print(classifier, flush=True)
         classifier.save(folder)
     return models.load(folder)

@@ -64,7 +64,9 @@ def labels() -> dict[str, Figure]:
     """Blood cells labelled by a classifier that has not seen B cells, and by neighbours."""
     reference, new = halves(scmix.datasets.pbmc3k())
     reference = reference[reference.obs["cell_type"] != "B"].copy()
-    classifier = scmix.tl.fine_tune(reference, "cell_type", validation_share=0.3, epochs=2)
+    classifier = scmix.tl.fine_tune(
+        reference, "cell_type", recipe="tuned", validation_share=0.3, epochs=2
+    )
     scmix.tl.annotate(new, classifier, reject="distance", key_added="classifier")
     scmix.tl.transfer_labels(new, reference, "cell_type", key_added="neighbours")
     known = new[new.obs["cell_type"] != "B"]

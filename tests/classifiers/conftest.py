@@ -74,9 +74,9 @@ def _genes(rng, code):
 
 
 @pytest.fixture(scope="session")
-def fast(model, make_cells):
-    """Trained by "fast" for one epoch."""
-    return fit(model, make_cells(groups=np.arange(40) % 4), recipe("fast", epochs=1))
+def tuned(model, make_cells):
+    """Trained by "tuned" for one epoch."""
+    return fit(model, make_cells(groups=np.arange(40) % 4), recipe("tuned", epochs=1))
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,9 @@ from scmix.classifiers._recipes import recipe
 
 
 @pytest.fixture(scope="module")
-def saved(fast, tmp_path_factory):
+def saved(tuned, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved") / "classifier"
-    fast.save(folder)
+    tuned.save(folder)
     return folder
 
 
@@ -42,7 +42,7 @@ def edit(folder, name, change):
     forge(folder, name, json.dumps(content).encode())
 
 
-@pytest.mark.parametrize("which", ["fast", "paper"])
+@pytest.mark.parametrize("which", ["tuned", "paper"])
 def test_round_trip(which, request, tmp_path, make_cells):
     classifier = request.getfixturevalue(which)
     classifier.save(tmp_path / "c")
@@ -66,16 +66,16 @@ def test_round_trip(which, request, tmp_path, make_cells):
             assert np.array_equal(getattr(again.calibration[key], name), value), name
 
 
-def test_the_same_classifier_gives_the_same_files(fast, saved, tmp_path):
-    fast.save(tmp_path / "again")
+def test_the_same_classifier_gives_the_same_files(tuned, saved, tmp_path):
+    tuned.save(tmp_path / "again")
     for path in saved.iterdir():
         if path.name != "manifest.json":  # which says when
             assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
 
 
-def test_models_load_opens_the_encoder(fast, saved):
+def test_models_load_opens_the_encoder(tuned, saved):
     model = scmix.models.load(saved)
-    for name, value in fast.model.encoder.state_dict().items():
+    for name, value in tuned.model.encoder.state_dict().items():
         assert torch.equal(model.encoder.state_dict()[name], value)
     assert scmix.models.list(saved.parent)["name"].tolist()[-1] == str(saved)
 
@@ -94,15 +94,15 @@ def test_opens_in_transformers_with_equal_logits(model, make_cells, tmp_path):
     assert other.config.id2label == dict(enumerate(["c", "a", "b"]))
 
 
-def test_hidden_states_are_equal_in_transformers(fast, saved, make_cells):
+def test_hidden_states_are_equal_in_transformers(tuned, saved, make_cells):
     other = AutoModel.from_pretrained(saved).eval()
     cells = make_cells(5, seed=3)
-    sequences = first_tokens(fast.prepare(cells.sequences, 0), 24)
+    sequences = first_tokens(tuned.prepare(cells.sequences, 0), 24)
     tokens = torch.from_numpy(sequences.tokens.astype(np.int64))
     with torch.no_grad():
         states = other(input_ids=tokens.reshape(5, -1), output_hidden_states=True).hidden_states
-        ours = fast.model.encoder(tokens, sequences.indptr.tolist(), layer=fast.hidden_layer)
-    theirs = states[fast.hidden_layer].reshape(ours.shape)
+        ours = tuned.model.encoder(tokens, sequences.indptr.tolist(), layer=tuned.hidden_layer)
+    theirs = states[tuned.hidden_layer].reshape(ours.shape)
     assert theirs.numpy() == pytest.approx(ours.numpy(), abs=1e-5)
 
 
@@ -159,17 +159,17 @@ def test_damage_is_found(copy, name):
         CellClassifier.load(copy)
 
 
-def test_repr_says_what_it_is(fast, paper):
-    text = repr(fast)
+def test_repr_says_what_it_is(tuned, paper):
+    text = repr(tuned)
     assert "key0: 3 classes (c, a, b)" in text
     assert "30 human cells, calibrated on 10" in text
-    assert f"temperature {fast.calibration['key0'].temperature:.2f}" in text
-    assert f"{fast.training['scores']['key0']['macro_f1']:.3f}" in text
+    assert f"temperature {tuned.calibration['key0'].temperature:.2f}" in text
+    assert f"{tuned.training['scores']['key0']['macro_f1']:.3f}" in text
     assert "recipe 'paper'" in repr(paper)
     assert repr(paper).count("3 classes") == 2
 
 
-def test_saving_never_replaces_unasked(fast, saved):
+def test_saving_never_replaces_unasked(tuned, saved):
     with pytest.raises(ValueError, match="overwrite=True"):
-        fast.save(saved)
-    fast.save(saved, overwrite=True)
+        tuned.save(saved)
+    tuned.save(saved, overwrite=True)

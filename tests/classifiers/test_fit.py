@@ -17,9 +17,9 @@ from scmix.classifiers._split import divide
 from scmix.classifiers._trainer import Trainer
 from scmix.statistics import fit_temperature
 
-ONE = recipe("fast", epochs=1)
+ONE = recipe("tuned", epochs=1)
 ALL = {"probe_cells": 0, "frozen_layers": 0, "hidden_layer": -1, "learning_rate": 1e-2}
-TUNED = recipe("fast", epochs=4, batch_size=4, head_learning_rate=3e-2, **ALL)
+TUNED = recipe("tuned", epochs=4, batch_size=4, head_learning_rate=3e-2, **ALL)
 
 
 def prepared(classifier, cells):
@@ -49,12 +49,71 @@ def test_it_learns(model, make_cells):
     assert after.mean() > max(0.9, before.mean() + 0.3)
 
 
-def test_the_probe_alone_is_a_classifier(model, make_cells):
+@pytest.fixture(scope="module")
+def everyone(make_cells):
+    """Cells of which none is set aside."""
+    return dataclasses.replace(make_cells(), aside=np.zeros(40, bool))
+
+
+def test_the_probe_alone_is_a_classifier(model, make_cells, everyone):
     new = make_cells(60, seed=7)
-    classifier = fit(model, make_cells(), recipe("fast", epochs=0))
+    classifier = fit(model, everyone, recipe("fast"))
     logits = predict(classifier, new)[0]["key0"]
     assert (logits.argmax(1) == new.labels.codes[:, 0]).mean() > 0.9
     assert not len(classifier.history)
+    assert classifier.model.sha256 == model.sha256
+
+
+def test_without_training_everybody_teaches_and_calibrates(model, everyone):
+    """Logits of the calibration are by heads of the other parts, those of `predict` by all."""
+    classifier = fit(model, everyone, recipe("fast"))
+    calibration, codes = classifier.calibration["key0"], everyone.labels.codes[:, 0]
+    assert classifier.training["n_training"] == classifier.training["n_validation"] == 40
+    assert np.array_equal(calibration.labels, codes)
+    logits, vectors = predict(classifier, everyone)
+    own, crossed = (
+        x[np.arange(40), codes] - np.sort(x)[:, -2] for x in (logits["key0"], calibration.logits)
+    )
+    assert own.mean() > crossed.mean() + 0.1
+    means = [vectors[codes == code].mean(axis=0) for code in range(3)]
+    assert calibration.centroids == pytest.approx(np.array(means), abs=0.02)
+
+
+def test_other_labels_of_a_donor_do_not_change_its_own_calibration(model, everyone):
+    """Cells of a donor are judged by heads that no cell of the donor was fitted for."""
+    groups = np.arange(40) % 4
+    codes = everyone.labels.codes.copy()
+    codes[groups == 1] = (codes[groups == 1] + 1) % 3
+    labels = dataclasses.replace(everyone.labels, codes=codes)
+    cells = dataclasses.replace(everyone, groups=groups)
+    plain = recipe("fast", gene_votes=False)
+    one = fit(model, cells, plain).calibration["key0"]
+    other = fit(model, dataclasses.replace(cells, labels=labels), plain).calibration["key0"]
+    assert one.groups.tolist() == groups.tolist()
+    assert np.array_equal(one.logits[groups == 1], other.logits[groups == 1])
+    assert not np.allclose(one.logits[groups != 1], other.logits[groups != 1])
+
+
+def test_a_class_of_one_cell_calibrates_nothing(model, everyone):
+    codes = everyone.labels.codes.copy()
+    codes[codes == 2] = 1
+    codes[7] = 2
+    labels = dataclasses.replace(everyone.labels, codes=codes)
+    classifier = fit(model, dataclasses.replace(everyone, labels=labels), recipe("fast"))
+    calibration = classifier.calibration["key0"]
+    assert calibration.n_cells == 39
+    assert 2 not in calibration.labels
+    assert np.isfinite(calibration.logits).all()
+    assert np.isfinite(calibration.distances).all()
+
+
+def test_the_order_of_the_cells_changes_nothing(model, everyone, make_cells):
+    order = np.random.default_rng(2).permutation(40)
+    labels = dataclasses.replace(everyone.labels, codes=everyone.labels.codes[order])
+    other = Cells(everyone.sequences[order], everyone.species, labels, everyone.aside)
+    one, two = (fit(model, cells, recipe("fast")) for cells in (everyone, other))
+    new = make_cells(20, seed=3)
+    assert predict(one, new)[0]["key0"] == pytest.approx(predict(two, new)[0]["key0"], abs=1e-2)
 
 
 def test_the_model_is_left_as_it_is(model, make_cells):
@@ -84,41 +143,41 @@ def test_the_pooler_is_trained_not_random(model, make_cells, paper):
     assert not torch.equal(one, other)
 
 
-def test_same_seed_same_classifier_and_global_randomness_is_left_alone(model, make_cells, fast):
+def test_same_seed_same_classifier_and_global_randomness_is_left_alone(model, make_cells, tuned):
     np.random.seed(3)  # noqa: NPY002
     torch.manual_seed(3)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     again = fit(model, make_cells(groups=np.arange(40) % 4), ONE)
-    assert same_weights(fast, again)
+    assert same_weights(tuned, again)
     assert torch.equal(before[0], torch.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
-    assert not same_weights(fast, fit(model, make_cells(), dataclasses.replace(ONE, seed=1)))
+    assert not same_weights(tuned, fit(model, make_cells(), dataclasses.replace(ONE, seed=1)))
 
 
-def test_prediction_does_not_depend_on_batches_or_order(fast, make_cells):
+def test_prediction_does_not_depend_on_batches_or_order(tuned, make_cells):
     cells = make_cells(30, seed=5)
-    logits, vectors = predict(fast, cells)
+    logits, vectors = predict(tuned, cells)
     order = np.random.default_rng(0).permutation(30)
-    sequences = prepared(fast, cells)[order]
+    sequences = prepared(tuned, cells)[order]
     for batch_tokens in (1, 90, None):
-        found = fast.predict(sequences, device="cpu", dtype="float32", batch_tokens=batch_tokens)
+        found = tuned.predict(sequences, device="cpu", dtype="float32", batch_tokens=batch_tokens)
         assert found[0]["key0"] == pytest.approx(logits["key0"][order], abs=1e-5)
         assert found[1] == pytest.approx(vectors[order], abs=1e-5)
 
 
-def test_cells_without_genes_get_nan(fast):
+def test_cells_without_genes_get_nan(tuned):
     from scmix.batches import Sequences
 
-    sequences = fast.prepare(Sequences.from_list([[], [5, 6, 7]]), 0)
-    logits, vectors = fast.predict(sequences, device="cpu")
+    sequences = tuned.prepare(Sequences.from_list([[], [5, 6, 7]]), 0)
+    logits, vectors = tuned.predict(sequences, device="cpu")
     assert np.isnan(logits["key0"]).all(axis=1).tolist() == [True, False]
     assert np.isnan(vectors).all(axis=1).tolist() == [True, False]
 
 
-def test_calibration_is_of_the_cells_set_aside(fast, make_cells):
+def test_calibration_is_of_the_cells_set_aside(tuned, make_cells):
     cells = make_cells()
-    calibration = fast.calibration["key0"]
-    logits, vectors = predict(fast, cells)
+    calibration = tuned.calibration["key0"]
+    logits, vectors = predict(tuned, cells)
     assert np.array_equal(calibration.labels, cells.labels.codes[cells.aside, 0])
     assert calibration.logits == pytest.approx(logits["key0"][cells.aside], rel=0.02, abs=0.05)
     expected = fit_temperature(calibration.logits, calibration.labels)
@@ -161,16 +220,16 @@ def test_cells_set_aside_are_not_trained_on(model, make_cells):
     codes = cells.labels.codes.copy()
     codes[cells.aside] = (codes[cells.aside] + 1) % 3
     labels = dataclasses.replace(cells.labels, codes=codes)
-    last = recipe("fast", epochs=1, keep="last")
+    last = recipe("tuned", epochs=1, keep="last")
     one = fit(model, cells, last)
     other = fit(model, dataclasses.replace(cells, labels=labels), last)
     assert same_weights(one, other)
     assert one.calibration["key0"].temperature != other.calibration["key0"].temperature
 
 
-def test_seen(fast, make_cells):
-    assert fast.seen(prepared(fast, make_cells())).all()
-    assert not fast.seen(prepared(fast, make_cells(seed=9))).any()
+def test_seen(tuned, make_cells):
+    assert tuned.seen(prepared(tuned, make_cells())).all()
+    assert not tuned.seen(prepared(tuned, make_cells(seed=9))).any()
 
 
 def test_early_stopping_keeps_the_best_epoch(model, make_cells, monkeypatch):
@@ -188,7 +247,7 @@ def test_early_stopping_keeps_the_best_epoch(model, make_cells, monkeypatch):
         kept.append(best.weights)
 
     monkeypatch.setattr(_fit.Best, "offer", note)
-    classifier = fit(model, make_cells(), recipe("fast", epochs=9, patience=2))
+    classifier = fit(model, make_cells(), recipe("tuned", epochs=9, patience=2))
     history = classifier.history
     assert history["epoch"].max() == 3
     assert history.loc[history["kept"], "epoch"].tolist() == [1]
@@ -217,7 +276,7 @@ def kill(checkpoint):
         os._exit(9)
 if {killed}:
     _trainer.mark_complete = kill
-fit(model, cells, recipe("fast", **{options!r}), out={out!r}, device="cpu")
+fit(model, cells, recipe("tuned", **{options!r}), out={out!r}, device="cpu")
 """
 
 
@@ -245,12 +304,12 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(tmp_path):
 
 
 def test_a_folder_of_another_run_is_refused(model, make_cells, tmp_path):
-    fit(model, make_cells(), recipe("fast", epochs=0), out=tmp_path)
+    fit(model, make_cells(), recipe("tuned", epochs=0), out=tmp_path)
     with pytest.raises(InputError, match="other settings"):
-        fit(model, make_cells(), recipe("fast", epochs=0, seed=1), out=tmp_path)
+        fit(model, make_cells(), recipe("tuned", epochs=0, seed=1), out=tmp_path)
     with pytest.raises(InputError, match="other settings"):
-        fit(model, make_cells(seed=1), recipe("fast", epochs=0), out=tmp_path)
-    assert json.loads((tmp_path / "settings.json").read_text())["recipe"]["name"] == "fast"
+        fit(model, make_cells(seed=1), recipe("tuned", epochs=0), out=tmp_path)
+    assert json.loads((tmp_path / "settings.json").read_text())["recipe"]["name"] == "tuned"
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_cells(model, make_cells, monkeypatch):
@@ -282,7 +341,7 @@ def test_without_validation_cells_the_last_epoch_is_kept(model, make_cells):
     assert "calibrated on 0" in repr(classifier)
 
 
-@pytest.mark.parametrize("n_genes", [0, 5000])
+@pytest.mark.parametrize("n_genes", [0, 70_000])
 def test_n_genes_out_of_range(model, make_cells, n_genes):
     with pytest.raises(InputError, match=f"Found n_genes={n_genes}"):
         fit(model, make_cells(), ONE, n_genes=n_genes)
@@ -292,7 +351,7 @@ def test_lora_trains_adapters_only_and_merges_them(model, make_cells):
     pytest.importorskip("peft")
     cells = make_cells()
     options = {"lora_rank": 2, "frozen_layers": 1, "hidden_layer": -1, "learning_rate": 1e-2}
-    classifier = fit(model, cells, recipe("fast", epochs=1, keep="last", **options))
+    classifier = fit(model, cells, recipe("tuned", epochs=1, keep="last", **options))
     before, after = model.encoder.state_dict(), classifier.model.encoder.state_dict()
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -307,7 +366,7 @@ def test_lora_trains_adapters_only_and_merges_them(model, make_cells):
 def test_lora_without_peft_names_the_extra(model, make_cells, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ImportError, match=r"scmix\[lora\]"):
-        fit(model, make_cells(), recipe("fast", lora_rank=2))
+        fit(model, make_cells(), recipe("tuned", lora_rank=2))
 
 
 def test_cells_need_genes_and_labels(model, make_cells):
@@ -335,5 +394,5 @@ def test_the_epoch_is_chosen_by_other_cells_than_those_that_calibrate(model, mak
     assert kept.validation_accuracy == pytest.approx(right, abs=0.02)
 
 
-def test_few_cells_choose_and_calibrate(fast):
-    assert "epoch chosen on the same cells" in repr(fast)
+def test_few_cells_choose_and_calibrate(tuned):
+    assert "epoch chosen on the same cells" in repr(tuned)

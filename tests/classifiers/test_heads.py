@@ -1,26 +1,12 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
-from scmix.batches import Sequences
-from scmix.classifiers._heads import gene_matrix, start
-from scmix.classifiers._network import vote_weights
+from scmix.classifiers._heads import Probe, _shares, _voters
 
-SPECIAL = np.array([0, 1])
-
-
-def test_weights_of_votes():
-    cells = Sequences.from_list([[1, 7, 8, 9], [7], [], [1]])
-    weights = vote_weights(cells, SPECIAL)
-    expected = 1 - 0.5 * np.log1p(np.arange(3)) / np.log(2048)
-    expected /= np.sqrt((expected**2).sum())
-    assert weights == pytest.approx([0, *expected, 1, 0], abs=1e-6)
-
-
-def test_weights_do_not_depend_on_special_tokens():
-    bare = vote_weights(Sequences.from_list([[7, 8, 9]]), SPECIAL)
-    assert np.array_equal(bare, vote_weights(Sequences.from_list([[1, 7, 8, 9]]), SPECIAL)[1:])
+PARTS = np.arange(60) % 5
 
 
 @pytest.fixture
@@ -28,8 +14,15 @@ def data():
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 3, 60)
     pooled = rng.normal(3, 2, (60, 4)) + codes[:, None]
-    rows = [rng.permutation(np.r_[np.arange(4) + 4 * c + 2, np.arange(14, 20)]) for c in codes]
-    return pooled.astype(np.float32), gene_matrix(Sequences.from_list(rows), SPECIAL, 22), codes
+    genes = np.zeros((60, 22), np.float32)
+    genes[:, 2:20] = rng.poisson(1, (60, 18))
+    genes[np.arange(60)[:, None], codes[:, None] * 4 + np.arange(2, 6)] += 2
+    return pooled.astype(np.float32), sp.csr_matrix(genes), codes
+
+
+def start(pooled, genes, codes, n_classes, *, balance, c):
+    probe = Probe(pooled, genes, codes, n_classes, balance=balance, c=c)
+    return probe.fit(np.arange(codes.size) % 5)[0]
 
 
 def test_without_votes_it_is_the_regression_on_scaled_vectors(data):
@@ -56,12 +49,74 @@ def test_dimensions_that_hardly_vary_do_not_count(data):
 
 def test_vectors_and_votes_are_fitted_apart_and_summed(data):
     pooled, genes, codes = data
-    both = start(pooled, genes, codes, 3, balance=1.0, c=1.0)
-    vectors = start(pooled, None, codes, 3, balance=1.0, c=1.0)
-    votes = start(0 * pooled, genes, codes, 3, balance=1.0, c=1.0)
-    expected = vectors.logits(pooled, None) + votes.logits(0 * pooled, genes)
+    probe = Probe(pooled, genes, codes, 3, balance=1.0, c=1.0)
+    terms, _ = probe._crossed(PARTS)
+    one, other = _shares(terms, codes)
+    vectors, votes = probe._on_vectors(np.arange(60)), probe._on_genes(np.arange(60))
+    expected = one * vectors.logits(pooled, None) + other * votes.logits(pooled, genes)
+    both, judged = probe.fit(PARTS)
     np.testing.assert_allclose(both.logits(pooled, genes), expected, rtol=1e-4, atol=1e-4)
-    assert np.array_equal(both.votes, votes.votes)
+    np.testing.assert_allclose(judged.logits, one * terms[0] + other * terms[1], rtol=1e-5)
+
+
+def test_shares_are_those_of_the_smallest_loss():
+    """Of a term that tells the classes and one of noise, the first counts."""
+    rng = np.random.default_rng(0)
+    codes = np.repeat([0, 1], [150, 50])
+    good = np.eye(2)[codes] + rng.normal(0, 0.7, (200, 2))
+    terms = np.stack([good, rng.normal(0, 1, (200, 2))])
+    cost = np.where(codes == 0, 1 / 300, 1 / 100)
+
+    def loss(shares):
+        return -cost @ log_softmax(np.tensordot(shares, terms, 1), axis=1)[np.arange(200), codes]
+
+    found = _shares(terms, codes)
+    assert found[0] > 5 * found[1]
+    for change in ([1.1, 1], [0.9, 1], [1, 20]):
+        assert loss(found) < loss(found * change)
+    assert _shares(terms[:1], codes).tolist() == [1]
+
+
+def test_logits_of_a_cell_come_from_the_other_parts(data):
+    """Whatever its own label and those of its part are, they stay."""
+    pooled, genes, codes = data
+    probe = Probe(pooled, genes, codes, 3, balance=1.0, c=1.0)
+    other = Probe(pooled, genes, np.where(PARTS == 2, 0, codes), 3, balance=1.0, c=1.0)
+    (one, near), (two, nearest) = probe._crossed(PARTS), other._crossed(PARTS)
+    assert np.array_equal(one[:, PARTS == 2], two[:, PARTS == 2])
+    assert np.array_equal(near[PARTS == 2], nearest[PARTS == 2])
+    assert not np.allclose(one[:, PARTS == 1], two[:, PARTS == 1])
+
+
+def test_a_cell_whose_class_is_in_no_other_part_is_not_judged(data):
+    pooled, genes, codes = data
+    codes = codes.copy()
+    codes[codes == 2] = 1
+    codes[4] = 2
+    head, judged = Probe(pooled, genes, codes, 3, balance=1.0, c=1.0).fit(PARTS)
+    assert np.flatnonzero(np.isnan(judged.distances)).tolist() == [4]
+    assert np.isnan(judged.logits[4]).all()
+    assert np.isfinite(judged.logits[:4]).all()
+    assert np.isfinite(head.logits(pooled, genes)).all()
+
+
+def test_the_most_variable_genes_vote(data, monkeypatch):
+    monkeypatch.setattr("scmix.classifiers._heads._MOST_VOTERS", 30)
+    rng = np.random.default_rng(0)
+    codes = np.arange(100) % 2
+    genes = rng.poisson(np.linspace(2, 9, 200), (100, 200)).astype(np.float32)
+    genes[:, 60:160:20] *= 2 * codes[:, None]  # only half of the cells have these five
+    used, factor = _voters(sp.csr_matrix(np.log1p(genes)), codes)
+    assert 30 <= used.size <= 35
+    assert set(range(60, 160, 20)) <= set(used.tolist())
+    assert sorted(used[np.argsort(-factor)[:5]]) == list(range(60, 160, 20))
+
+
+def test_genes_of_one_or_two_cells_do_not_vote():
+    genes = np.zeros((9, 3), np.float32)
+    genes[:2, 0] = genes[:3, 1] = 1
+    used, _ = _voters(sp.csr_matrix(genes), np.arange(9) // 3)
+    assert used.tolist() == [1]
 
 
 def test_logits_are_those_of_the_fitted_regression(data):
@@ -97,3 +152,14 @@ def test_cells_without_a_vector_have_no_logits(data):
     pooled, genes, codes = data
     head = start(pooled, genes, codes, 3, balance=0.0, c=1.0)
     assert np.isnan(head.logits(np.full((1, 4), np.nan, np.float32), sp.csr_matrix((1, 22)))).all()
+
+
+def test_genes_that_are_constant_in_each_class_have_the_most_say():
+    genes = np.full((30, 4), 5.8121386, np.float32)
+    codes = np.arange(30) % 3
+    genes[:, 1] *= codes == 1
+    genes[:, 2] = np.random.default_rng(0).poisson(3, 30)
+    used, factor = _voters(sp.csr_matrix(genes), codes)
+    assert used.tolist() == [0, 1, 2, 3]
+    assert factor.argmax() == 1
+    assert factor[1] > 3 * factor[2]

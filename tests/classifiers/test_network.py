@@ -1,9 +1,9 @@
-import numpy as np
 import pytest
 import torch
 
 from scmix import inference
-from scmix.classifiers._heads import Head, gene_matrix
+from scmix.classifiers._expression import gene_matrix
+from scmix.classifiers._heads import Head
 from scmix.classifiers._network import (
     Network,
     as_batch,
@@ -27,7 +27,7 @@ def make(model, **options):
 @pytest.fixture
 def batch(model, make_cells):
     cells = make_cells(6).sequences  # 30 genes each, the encoder reads 24
-    return cells, as_batch(cells, model.vocabulary.special_ids, 24)
+    return cells, as_batch(cells, model.vocabulary, 24)
 
 
 @pytest.mark.parametrize("pool", ["mean", "weighted"])
@@ -44,7 +44,7 @@ def test_logits_are_those_of_inference_and_heads(model, batch, pool):
         dtype="float32",
         device="cpu",
     )
-    genes = gene_matrix(cells, special_ids, model.vocabulary.n_tokens)
+    genes = gene_matrix(cells, model.vocabulary)
     with torch.no_grad():
         found = network(tensors)
     for i, head in enumerate(network.heads):
@@ -58,7 +58,7 @@ def test_votes_read_genes_that_the_encoder_has_no_position_for(model, batch):
     network = make(model)
     changed = cells.tokens.copy().reshape(6, 30)
     changed[:, -1] = changed[:, 0]
-    other = as_batch(type(cells)(changed.ravel(), cells.indptr), np.array([0, 1]), 24)
+    other = as_batch(type(cells)(changed.ravel(), cells.indptr), model.vocabulary, 24)
     with torch.no_grad():
         assert not torch.allclose(network(tensors)[0], network(other)[0])
 

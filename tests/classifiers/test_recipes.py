@@ -24,7 +24,9 @@ def test_settings_survive_json(name):
         {"learning_rate": 0.0},
         {"pool": "max"},
         {"balance": True},
-        {"validation_share": 0.0},
+        {"validation_share": -0.1},
+        {"epochs": 1},  # without cells to choose the epoch by
+        {"probe_cells": 0},  # nor to calibrate by
         {"dropout": 1.0},
         {"pool": "pooler"},  # beside gene votes
         {"lora_rank": 4, "frozen_layers": -1},
@@ -39,5 +41,5 @@ def test_values_out_of_range_are_refused(change):
 def test_unknown_settings_name_close_ones():
     with pytest.raises(InputError, match="Did you mean epochs"):
         recipe("fast", epoch=3)
-    with pytest.raises(InputError, match="expected one of fast, paper"):
+    with pytest.raises(InputError, match="expected one of fast, tuned, paper"):
         recipe("slow")

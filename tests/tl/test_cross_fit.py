@@ -14,7 +14,7 @@ from scmix.statistics import StateNull
 from scmix.tl._perturbation._measured import every_fold
 
 STATES = {"state_key": "state", "start": "ill", "goal": "well", "donor_key": "donor"}
-SMALL = {"epochs": 1, "frozen_layers": 0, "gene_votes": False, "device": "cpu"}
+SMALL = {"recipe": "tuned", "epochs": 1, "frozen_layers": 0, "gene_votes": False, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")

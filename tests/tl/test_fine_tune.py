@@ -59,15 +59,34 @@ def test_row_order_and_seed(tiny, cells):
     order = np.random.default_rng(1).permutation(36)
     other = scmix.tl.fine_tune(cells[order].copy(), "type", **options)
     for a, b in ((one, same), (one, other)):
-        assert a.heads["type"].weight == pytest.approx(b.heads["type"].weight, abs=1e-3)
+        # the regressions stop a little before their optimum
+        assert a.heads["type"].weight == pytest.approx(b.heads["type"].weight, rel=0.05, abs=0.5)
         assert np.array_equal(label(a, cells), label(b, cells))
 
 
 def test_whole_donors_are_set_aside(tiny, cells):
-    classifier = scmix.tl.fine_tune(cells, "type", groups="donor", model=tiny, **QUICK)
+    options = {"groups": "donor", "validation_share": 0.25, "model": tiny}
+    classifier = scmix.tl.fine_tune(cells, "type", **options, **QUICK)
     groups = classifier.calibration["type"].groups
     assert classifier.training["split"] == "whole groups of 'donor'"
-    assert groups.size == 9 * np.unique(groups).size
+    assert groups.size == 9 * np.unique(groups).size < 36
+
+
+def test_recipe_fast_sets_nobody_aside(tiny, cells):
+    classifier = scmix.tl.fine_tune(cells, "type", groups="donor", model=tiny, **QUICK)
+    assert classifier.training["split"] == "cross-validation by whole groups of 'donor'"
+    assert classifier.training["n_training"] == classifier.training["n_validation"] == 36
+    assert np.bincount(classifier.calibration["type"].groups).tolist() == [9] * 4
+    assert "calibrated on 36 (cross-validation by whole groups of 'donor')" in repr(classifier)
+
+
+def test_a_class_of_one_donor_is_said(tiny, cells):
+    """No donor without it can tell how well it is known."""
+    cells.obs["type"] = cells.obs["type"].cat.add_categories("rare")
+    cells.obs.loc[cells.obs_names[:4], "type"] = "rare"
+    with pytest.warns(UserWarning, match="1 of 4 classes of 'type' have no validation cell: rare"):
+        classifier = scmix.tl.fine_tune(cells, "type", groups="donor", model=tiny, **QUICK)
+    assert classifier.training["n_validation"] == 32
 
 
 def test_validation_key_and_a_test_split_that_is_not_touched(tiny, cells):
@@ -92,7 +111,7 @@ def test_missing_labels_are_left_out_and_said(tiny, cells):
         classifier = scmix.tl.fine_tune(cells, "type", model=tiny, **QUICK)
     ours = [warning for warning in said if warning.category is UserWarning]
     assert {warning.filename for warning in ours} == {__file__}
-    assert classifier.training["n_training"] + classifier.training["n_validation"] == 31
+    assert classifier.training["n_training"] == 31
 
 
 def test_a_class_of_one_cell_is_trained_on_and_said(tiny, cells):
@@ -108,14 +127,14 @@ def test_cells_without_genes_are_left_out_and_said(tiny, cells, clear):
     clear(cells, cells=[4])
     with pytest.warns(UserWarning, match="Left out 1 cells without a count"):
         classifier = scmix.tl.fine_tune(cells, "type", model=tiny, **QUICK)
-    assert classifier.training["n_training"] + classifier.training["n_validation"] == 35
+    assert classifier.training["n_training"] == 35
 
 
 def test_one_donor_is_said(tiny, cells):
     cells.obs["donor"] = "d0"
     with pytest.warns(UserWarning, match="one group only"):
         classifier = scmix.tl.fine_tune(cells, "type", groups="donor", model=tiny, **QUICK)
-    assert classifier.training["split"] == "a share of every class"
+    assert classifier.training["split"] == "cross-validation by class"
 
 
 def test_several_keys(tiny, cells):
@@ -146,7 +165,7 @@ def test_views_and_backed_files(tiny, cells, tmp_path):
         ({"label_key": []}, InputError, "one or several"),
         ({"label_key": ["type", "type"]}, InputError, "different keys"),
         ({"epoch": 3}, InputError, "Did you mean epochs"),
-        ({"recipe": "slow"}, InputError, "expected one of fast, paper"),
+        ({"recipe": "slow"}, InputError, "expected one of fast, tuned, paper"),
         ({"n_genes": 0}, InputError, "n_genes=0"),
         ({"layer": "x"}, MissingKeyError, "no layer 'x'"),
         ({"species": "rat"}, InputError, "Found species 'rat'"),

@@ -1,6 +1,6 @@
 """A classifier from a trained network: weights, calibration, and what it was made from."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,13 +12,29 @@ from ..genes import SPECIES
 from ..statistics import Calibration, class_centroids, fit_temperature, nearest_centroid
 from ._cells import Cells
 from ._classifier import CellClassifier
-from ._heads import Head
+from ._heads import Head, Judged
 from ._network import Network
 from ._recipes import Recipe
 from ._seen import fingerprints
 from ._validation import scores
 
-Vectors = tuple[np.ndarray, np.ndarray]  # rows of cells, and what the encoder makes of these cells
+
+class Start(NamedTuple):
+    """What heads were fitted on.
+
+    Parameters
+    ----------
+    rows
+        Cells for training.
+    vectors
+        What the encoder makes of them.
+    judged
+        For each key, what heads say of them that were fitted on others.
+    """
+
+    rows: np.ndarray
+    vectors: np.ndarray
+    judged: list[Judged]
 
 
 def build(
@@ -30,13 +46,14 @@ def build(
     n_genes: int,
     history: pd.DataFrame,
     about: dict[str, Any],
-    known: Vectors | None,
+    start: Start | None,
     *,
     device: str,
 ) -> CellClassifier:
-    """Read the heads of a trained network, and calibrate them on the cells set aside.
+    """Read the heads of a trained network, and calibrate them.
 
-    Vectors of `known` are those of this encoder and not computed again.
+    That is done on the cells set aside; where there are none, by the cross-validation of `start`.
+    Given a `start`, encoder and heads are still those; its vectors are not computed again.
     """
     keys = tuple(cells.labels.classes)
     encoder = network.encoder.to("cpu").eval().requires_grad_(True)
@@ -59,21 +76,20 @@ def build(
         history=history,
         cells=np.unique(marks[comparable]),
     )
-    logits, vectors = _predicted(classifier, cells, whole, known, device)
-    for i, key in enumerate(keys):
-        _calibrate(classifier, key, cells, cells.labels.codes[:, i], logits[key], vectors)
+    logits, vectors = _predicted(classifier, cells, whole, start, device)
+    judged = [_calibrate(classifier, key, cells, logits[key], vectors, start) for key in keys]
+    classifier.training["n_validation"] = int(np.unique(np.concatenate(judged)).size)
     return classifier
 
 
 def _predicted(
-    classifier: CellClassifier, cells: Cells, whole: Sequences, known: Vectors | None, device: str
+    classifier: CellClassifier, cells: Cells, whole: Sequences, start: Start | None, device: str
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Logits of the cells that calibrate, vectors of those and the training's; NaN for others."""
     vectors = np.full((len(whole), classifier.model.config.hidden_size), np.nan, np.float32)
     missing = cells.calibrates | ~cells.aside
-    if known is not None:
-        rows, found = known
-        vectors[rows], missing[rows] = found, False
+    if start is not None:
+        vectors[start.rows], missing[start.rows] = start.vectors, False
     parts, vectors[missing] = classifier.predict(whole[np.flatnonzero(missing)], device=device)
     logits = {}
     for key, part in parts.items():
@@ -98,30 +114,36 @@ def _calibrate(
     classifier: CellClassifier,
     key: str,
     cells: Cells,
-    codes: np.ndarray,
     logits: np.ndarray,
     vectors: np.ndarray,
-) -> None:
-    """Measure temperature, distances and scores of a key on the cells that calibrate."""
-    used = cells.calibrates & (codes >= 0)
-    if not used.any():
-        return
-    centroids = class_centroids(
-        vectors[~cells.aside], codes[~cells.aside], classifier.classes[key].size
-    )
+    start: Start | None,
+) -> np.ndarray:
+    """Measure temperature, distances and scores of a key; the cells that did it."""
+    i, taught = classifier.label_keys.index(key), ~cells.aside
+    codes = cells.labels.codes[:, i]
+    centroids = class_centroids(vectors[taught], codes[taught], classifier.classes[key].size)
+    rows = np.flatnonzero(cells.calibrates & (codes >= 0))
+    if start is not None and not cells.aside.any():
+        known = np.isfinite(start.judged[i].distances)
+        rows, found = start.rows[known], Judged(*(x[known] for x in start.judged[i]))
+    elif rows.size:
+        found = Judged(logits[rows], nearest_centroid(vectors[rows], centroids)[1])
+    if not rows.size:
+        return rows
     classifier.training["scores"][key] = {
-        "n_cells": int(used.sum()),
-        **scores(codes[used], logits[used]),
+        "n_cells": int(rows.size),
+        **scores(codes[rows], found.logits),
     }
     classifier.calibration[key] = Calibration(
         # as a file holds it
-        temperature=float(np.float32(fit_temperature(logits[used], codes[used]))),
-        logits=logits[used],
-        labels=codes[used],
-        distances=nearest_centroid(vectors[used], centroids)[1],
+        temperature=float(np.float32(fit_temperature(found.logits, codes[rows]))),
+        logits=found.logits,
+        labels=codes[rows],
+        distances=found.distances,
         centroids=centroids,
-        groups=None if cells.groups is None else cells.groups[used].astype(np.int32),
+        groups=None if cells.groups is None else cells.groups[rows].astype(np.int32),
     )
+    return rows
 
 
 def _about(base: Model, cells: Cells, recipe: Recipe, about: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +153,7 @@ def _about(base: Model, cells: Cells, recipe: Recipe, about: dict[str, Any]) -> 
         "label_keys": list(cells.labels.classes),
         "species": [SPECIES[code] for code in np.unique(cells.species)],
         "n_training": int((~cells.aside).sum()),
-        "n_validation": int(cells.calibrates.sum()),
+        "n_validation": 0,
         "n_choosing": int(cells.chooses.sum()) if chosen else 0,
         "chosen_apart": bool(chosen and not (cells.chooses & cells.calibrates).any()),
         "rare_classes_left_out": cells.labels.dropped,

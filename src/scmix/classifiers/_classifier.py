@@ -12,7 +12,8 @@ from .. import inference
 from ..batches import Sequences, add_special
 from ..checkpoints import Model
 from ..statistics import Calibration
-from ._heads import Head, gene_matrix
+from ._expression import gene_matrix
+from ._heads import Head
 from ._network import first_tokens
 from ._seen import fingerprints
 
@@ -115,11 +116,10 @@ class CellClassifier:
         the calibration; and the pooled vectors, float32 (n_cells, n_dimensions). Cells without
         genes have rows of NaN in both.
         """
-        special_ids = self.model.vocabulary.special_ids
         pooled = inference.run(
             self.model.encoder,
             first_tokens(sequences, self.model.config.max_position_embeddings),
-            special_ids=special_ids,
+            special_ids=self.model.vocabulary.special_ids,
             pool=self.pool,  # type: ignore[arg-type]
             layer=self.hidden_layer,
             device=device,
@@ -129,7 +129,7 @@ class CellClassifier:
         )
         genes = None
         if any(head.votes is not None for head in self.heads.values()):
-            genes = gene_matrix(sequences, special_ids, self.model.vocabulary.n_tokens)
+            genes = gene_matrix(sequences, self.model.vocabulary)
         return {key: head.logits(pooled, genes) for key, head in self.heads.items()}, pooled
 
     def seen(self, sequences: Sequences) -> np.ndarray:

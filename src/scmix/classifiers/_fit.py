@@ -15,25 +15,29 @@ from .. import inference
 from .._device import choose
 from .._errors import InputError
 from .._history import History, read_history
+from .._rank_kernels import MAX_RANK
 from .._run_folder import agree_on_settings, last_checkpoint, sole_run
 from .._training import arguments, own_random_state
 from ..batches import Sequences, add_special
 from ..checkpoints import Model
 from ..settings import settings
-from ._build import Vectors, build
+from ._build import Start, build
 from ._cells import Cells
 from ._classifier import CellClassifier, load, n_special
-from ._heads import gene_matrix, start
+from ._expression import gene_matrix
+from ._heads import Head, Judged, Probe
 from ._lora import add_adapters, merge_adapters
 from ._network import Network, first_tokens, freeze, with_pooler
 from ._recipes import Recipe
 from ._records import make_history
+from ._seen import fingerprints
+from ._split import in_parts
 from ._stream import Stream
 from ._trainer import Trainer
 from ._validation import Best, Validation, in_bf16
 
 _HISTORY, _BEST = "history.jsonl", "best.safetensors"
-MOST_GENES = 2047  # that vote; the encoder reads as many as it has positions for
+MOST_GENES = MAX_RANK  # that vote; the encoder reads as many as it has positions for
 
 
 def genes_read(model: Model, recipe: Recipe, n_genes: int | None) -> int:
@@ -102,14 +106,14 @@ def fit(
             agree_on_settings(folder, _settings(model, cells, whole, recipe), resume=True)
             if (folder / "final").is_dir():
                 return load(folder / "final")
-        network, known = _network(model, cells, whole, recipe, on)
+        network, start = _network(model, cells, whole, recipe, on)
         if recipe.epochs and not _train(
             network, model, cells, whole, recipe, folder, on, saves=out is not None
         ):
-            known = None  # the encoder is another one now
+            start = None  # the encoder is another one now
         history = make_history(read_history(folder / _HISTORY), _keep(recipe, cells))
         classifier = build(
-            network, model, cells, whole, recipe, n_genes, history, about or {}, known, device=on
+            network, model, cells, whole, recipe, n_genes, history, about or {}, start, device=on
         )
         if out is not None:
             classifier.save(folder / "final")
@@ -118,8 +122,8 @@ def fit(
 
 def _network(
     model: Model, cells: Cells, whole: Sequences, recipe: Recipe, device: str
-) -> tuple[Network, Vectors | None]:
-    """The network before training, heads at random or from regression on vectors, and these."""
+) -> tuple[Network, Start | None]:
+    """The network before training, heads at random or fitted, and what they were fitted on."""
     torch.manual_seed(recipe.seed)
     pool = model.default_pool if recipe.pool == "auto" else recipe.pool
     encoder = with_pooler(model.encoder, recipe.pool == "pooler", recipe.seed)
@@ -131,51 +135,64 @@ def _network(
         gene_votes=recipe.gene_votes,
         dropout=recipe.dropout,
     )
-    known = None
-    if recipe.probe_cells:
-        known = _start_heads(network, model, cells, whole, recipe, device)
+    start = _fit_heads(network, model, cells, whole, recipe, device) if recipe.probe_cells else None
     freeze(network, recipe.frozen_layers)
     if recipe.lora_rank:
         add_adapters(network, recipe)
-    return network, known
+    return network, start
 
 
-def _start_heads(
+def _fit_heads(
     network: Network, model: Model, cells: Cells, whole: Sequences, recipe: Recipe, device: str
-) -> Vectors:
-    """Fit the heads on training cells, whose rows and vectors are returned."""
+) -> Start:
+    """Fit the heads on training cells."""
     rows = _sample(np.flatnonzero(~cells.aside), cells.labels.codes, recipe)
-    special_ids, limit = model.vocabulary.special_ids, model.config.max_position_embeddings
     some = whole[rows]
     pooled = inference.run(
         network.encoder.eval(),
-        first_tokens(some, limit),
-        special_ids=special_ids,
+        first_tokens(some, model.config.max_position_embeddings),
+        special_ids=model.vocabulary.special_ids,
         pool=network.pool,  # type: ignore[arg-type]
         layer=network.hidden_layer,
         device=device,
     )
-    genes = None
-    if recipe.gene_votes:
-        genes = gene_matrix(some, special_ids, model.vocabulary.n_tokens)
-    balance = 0.0 if recipe.balance == "none" else 1.0
+    genes = gene_matrix(some, model.vocabulary) if recipe.gene_votes else None
+    marks, groups = fingerprints(some)[0], None if cells.groups is None else cells.groups[rows]
+    judged = []
+    for i in range(len(network.heads)):
+        codes = cells.labels.codes[rows, i]
+        known = np.flatnonzero(codes >= 0)
+        parts = in_parts(
+            codes[known], None if groups is None else groups[known], marks[known], recipe.seed
+        )
+        probe = Probe(
+            pooled[known],
+            None if genes is None else genes[known],
+            codes[known],
+            network.heads[i].out_features,
+            balance=0.0 if recipe.balance == "none" else 1.0,
+            c=recipe.probe_c,
+        )
+        head, found = probe.fit(parts)
+        _set_head(network, i, head)
+        judged.append(_of_all(found, known, rows.size))
+    return Start(rows, pooled, judged)
+
+
+def _set_head(network: Network, i: int, head: Head) -> None:
     with torch.no_grad():
-        for i, module in enumerate(network.heads):
-            codes = cells.labels.codes[rows, i]
-            known = np.flatnonzero(codes >= 0)
-            head = start(
-                pooled[known],
-                None if genes is None else genes[known],
-                codes[known],
-                module.out_features,
-                balance=balance,
-                c=recipe.probe_c,
-            )
-            module.weight.copy_(torch.from_numpy(head.weight))
-            module.bias.copy_(torch.from_numpy(head.bias))
-            if head.votes is not None:
-                network.votes[i].copy_(torch.from_numpy(head.votes))
-    return rows, pooled
+        network.heads[i].weight.copy_(torch.from_numpy(head.weight))
+        network.heads[i].bias.copy_(torch.from_numpy(head.bias))
+        if head.votes is not None:
+            network.votes[i].copy_(torch.from_numpy(head.votes))
+
+
+def _of_all(found: Judged, known: np.ndarray, n_cells: int) -> Judged:
+    """With rows of NaN for cells without a label of the key."""
+    logits = np.full((n_cells, found.logits.shape[1]), np.nan, np.float32)
+    distances = np.full(n_cells, np.nan, np.float32)
+    logits[known], distances[known] = found
+    return Judged(logits, distances)
 
 
 def _sample(rows: np.ndarray, codes: np.ndarray, recipe: Recipe) -> np.ndarray:
@@ -203,12 +220,12 @@ def _train(
     saves: bool,
 ) -> bool:
     """Train the network, leave it with the weights of the epoch to keep; whether that is none."""
-    special_ids, limit = model.vocabulary.special_ids, model.config.max_position_embeddings
+    vocabulary, limit = model.vocabulary, model.config.max_position_embeddings
     codes, rows = cells.labels.codes, np.flatnonzero(~cells.aside)
     stream = Stream(
         whole[rows],
         codes[rows],
-        special_ids,
+        vocabulary,
         limit,
         batch_size=recipe.batch_size,
         balanced=recipe.balance == "sampling",
@@ -216,7 +233,7 @@ def _train(
     )
     bf16 = in_bf16(device, recipe.precision)
     chooses = np.flatnonzero(cells.chooses)
-    validation = Validation(whole[chooses], codes[chooses], special_ids, bf16=bf16)
+    validation = Validation(whole[chooses], codes[chooses], vocabulary, bf16=bf16)
     step, checkpoint = (last_checkpoint(folder) if saves else None) or (0, None)
     best = Best(
         folder / _BEST if saves else None,

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from ..attention import dropout
 from ..batches import Sequences, ranges
 from ..encoder import Encoder
+from ..genes import Vocabulary
+from ._expression import expression
 from ._recipes import Recipe
 
 Batch = dict[str, Any]  # of `as_batch`
 
-_LONGEST, _FALL = 2048, 0.5  # at this rank, a vote has lost this share of its weight
+_VOTE_RATE = 0.02  # of the head's learning rate: a cell's votes are many, and log counts are large
 
 
 class Network(nn.Module):
@@ -81,26 +83,26 @@ class Network(nn.Module):
         return self.encoder.pooler(hidden[starts]).float()
 
 
-def as_batch(sequences: Sequences, special_ids: np.ndarray, n_positions: int) -> Batch:
+def as_batch(sequences: Sequences, vocabulary: Vocabulary, n_positions: int) -> Batch:
     """The tensors that a network reads, for cells that have genes.
 
     Parameters
     ----------
     sequences
         Tokens of the cells, special ones included. Votes read all of them.
-    special_ids
-        Tokens that are not genes.
+    vocabulary
+        Of the tokens.
     n_positions
         Tokens of a cell that the encoder reads.
     """
     read = first_tokens(sequences, n_positions)
     return {
         "tokens": torch.from_numpy(read.tokens.astype(np.int64)),
-        "is_gene": torch.from_numpy(~np.isin(read.tokens, special_ids)),
+        "is_gene": torch.from_numpy(~np.isin(read.tokens, vocabulary.special_ids)),
         "indptr": read.indptr.tolist(),  # a list stays on the host, where it is needed
         "genes": torch.from_numpy(sequences.tokens.astype(np.int64)),
         "starts": torch.from_numpy(sequences.indptr[:-1].copy()),
-        "weights": torch.from_numpy(vote_weights(sequences, special_ids)),
+        "weights": torch.from_numpy(expression(sequences, vocabulary)),
     }
 
 
@@ -109,21 +111,6 @@ def first_tokens(sequences: Sequences, n: int) -> Sequences:
     lengths = np.minimum(sequences.lengths, n)
     tokens = sequences.tokens[ranges(sequences.indptr[:-1], lengths)]
     return Sequences(tokens, np.concatenate([[0], np.cumsum(lengths)]))
-
-
-def vote_weights(sequences: Sequences, special_ids: np.ndarray) -> np.ndarray:
-    """Weight of every token's vote, float32: falls with the logarithm of the gene's rank.
-
-    The weights of a cell have length one, so that cells with few genes are heard as well.
-    Special tokens have none.
-    """
-    is_gene = ~np.isin(sequences.tokens, special_ids)
-    cell = np.repeat(np.arange(len(sequences)), sequences.lengths)
-    n_before = np.concatenate([[0], np.cumsum(is_gene)])
-    rank = n_before[:-1] - n_before[sequences.indptr[:-1]][cell]  # 0 for the most distinctive gene
-    weight = np.where(is_gene, 1 - _FALL * np.log1p(rank) / np.log(_LONGEST), 0).clip(min=0)
-    length = np.sqrt(np.bincount(cell, weight**2, minlength=len(sequences)))
-    return (weight / np.where(length == 0, 1, length)[cell]).astype(np.float32)
 
 
 def with_pooler(encoder: Encoder, pooler: bool, seed: int) -> Encoder:
@@ -177,17 +164,15 @@ def freeze(network: Network, n_layers: int) -> None:
 
 def parameter_groups(network: Network, recipe: Recipe) -> list[dict]:
     """Weights that are trained, by learning rate and decay; biases and norms do not decay."""
-    fast = set(map(id, [*network.heads.parameters(), *network.votes.parameters()]))
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    head = recipe.head_learning_rate or recipe.learning_rate
+    rates = dict.fromkeys(map(id, network.heads.parameters()), head)
+    rates |= dict.fromkeys(map(id, network.votes.parameters()), head * _VOTE_RATE)
+    groups: dict[tuple[float, bool], list[Tensor]] = {}
     for parameter in network.parameters():
         if parameter.requires_grad:
-            groups.setdefault((id(parameter) in fast, parameter.ndim > 1), []).append(parameter)
-    head = recipe.head_learning_rate or recipe.learning_rate
+            rate = rates.get(id(parameter), recipe.learning_rate)
+            groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
     return [
-        {
-            "params": members,
-            "lr": head if is_head else recipe.learning_rate,
-            "weight_decay": recipe.weight_decay if decays else 0.0,
-        }
-        for (is_head, decays), members in groups.items()
+        {"params": members, "lr": rate, "weight_decay": recipe.weight_decay if decays else 0.0}
+        for (rate, decays), members in groups.items()
     ]

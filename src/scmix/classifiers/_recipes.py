@@ -33,7 +33,7 @@ class Recipe:
     # `transformers.BertForSequenceClassification` computes; and the hidden state it is taken from.
     pool: str = "auto"
     hidden_layer: int = -1
-    # A direct linear term besides: each gene votes for each class with the weight of its rank.
+    # A direct linear term besides: each gene votes for each class with its expression.
     gene_votes: bool = False
     # The head (and the votes) start from a regularised logistic regression on the frozen encoder.
     # More cells than this are sampled for it; 0: the head starts at random.
@@ -64,7 +64,8 @@ class Recipe:
     # "auto" computes products in bfloat16 where the processor is fast at it.
     precision: str = "auto"
 
-    # Share of cells (or groups) set aside for early stopping and calibration.
+    # Share of cells (or groups) set aside for early stopping and calibration. 0: none; heads that
+    # are fitted and not trained are calibrated by cross-validation.
     validation_share: float = 0.1
     # The epoch kept: the one of the best macro-F1 on the validation cells, or the last.
     keep: str = "best"
@@ -101,9 +102,13 @@ def _check(recipe: Recipe) -> None:
     for name in ("weight_decay", "dropout", "lora_dropout", "rare_share"):
         if not 0 <= (value := getattr(recipe, name)) < 1:
             raise InputError(f"Found {name}={value!r}; expected a number from 0 to below 1.")
-    if not 0 < recipe.validation_share <= 0.5:
+    if not 0 <= recipe.validation_share <= 0.5:
+        raise InputError(f"Found validation_share={recipe.validation_share}; expected 0 to 0.5.")
+    if recipe.validation_share == 0 and (recipe.epochs or not recipe.probe_cells):
         raise InputError(
-            f"Found validation_share={recipe.validation_share}; expected above 0, at most 0.5."
+            f"Found validation_share=0 with epochs={recipe.epochs} and probe_cells="
+            f"{recipe.probe_cells}: no cells are left to choose the epoch and to calibrate by. "
+            'Start from recipe="tuned" to train layers, or pass a validation_share.'
         )
     if recipe.pool == "pooler" and (recipe.hidden_layer != -1 or recipe.gene_votes):
         raise InputError(
@@ -111,12 +116,25 @@ def _check(recipe: Recipe) -> None:
             "pooler reads the last hidden state, and nothing stands beside it."
         )
     if recipe.lora_rank and recipe.frozen_layers == -1:
-        raise InputError("Found lora_rank above 0 and frozen_layers=-1, which leaves it no layer.")
+        raise InputError(
+            "Found lora_rank above 0 and frozen_layers=-1, which leaves it no layer. Start from "
+            'recipe="tuned", or pass frozen_layers.'
+        )
 
 
 RECIPES: Mapping[str, Recipe] = {
     "fast": Recipe(
         name="fast",
+        hidden_layer=-2,
+        gene_votes=True,
+        probe_cells=20_000,
+        balance="weights",
+        frozen_layers=-1,
+        epochs=0,
+        validation_share=0.0,
+    ),
+    "tuned": Recipe(
+        name="tuned",
         hidden_layer=-2,
         gene_votes=True,
         probe_cells=20_000,
@@ -147,7 +165,7 @@ def recipe(name: "str | Recipe" = "fast", **changes: Any) -> Recipe:
     Parameters
     ----------
     name
-        "fast" or "paper", or a :class:`Recipe`.
+        "fast", "tuned" or "paper", or a :class:`Recipe`.
     **changes
         Fields of :class:`Recipe`.
 

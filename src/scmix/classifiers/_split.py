@@ -10,6 +10,7 @@ from .._errors import InputError
 
 SMALLEST_SPLIT = 5  # classes with fewer cells are trained on only
 FEWEST_APART = 50  # cells to choose by, and as many to calibrate by
+N_PARTS = 5
 
 
 def by_class(codes: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -183,3 +184,37 @@ def _halves(codes: np.ndarray, seed: int) -> np.ndarray:
     chooses = np.zeros(codes.size, bool)
     chooses[order] = place % 2 == 1
     return chooses
+
+
+def in_parts(
+    codes: np.ndarray, groups: np.ndarray | None, marks: np.ndarray, seed: int
+) -> np.ndarray:
+    """Divide cells into five parts for cross-validation, by group where there are groups.
+
+    Parameters
+    ----------
+    codes
+        Class of each cell.
+    groups
+        Group of each cell; None: not known. With fewer groups than parts, each is one.
+    marks
+        uint64 by which a cell is known, so that parts do not depend on the order of the cells.
+    seed
+        Says which.
+
+    Returns
+    -------
+    Part of each cell (n_cells,).
+    """
+    part = np.zeros(codes.size, np.int64)
+    if groups is not None and (n_groups := np.unique(groups).size) > 1:
+        folds = StratifiedGroupKFold(min(N_PARTS, n_groups), shuffle=True, random_state=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # classes with few cells
+            for i, (_, rows) in enumerate(folds.split(codes, codes, groups)):
+                part[rows] = i
+        return part
+    with np.errstate(over="ignore"):
+        mixed = marks * np.uint64(2 * seed + 1)  # odd: no two marks become one
+    part[np.lexsort((mixed, codes))] = np.arange(codes.size) % N_PARTS
+    return part

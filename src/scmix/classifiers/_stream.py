@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..batches import Sequences
+from ..genes import Vocabulary
 from ._network import as_batch
 
 
@@ -20,8 +21,8 @@ class Stream(IterableDataset):
         Tokens of the cells, special ones included; every cell has genes.
     codes
         int32 (n_cells, n_keys): classes, -1 for none.
-    special_ids
-        Tokens that are not genes.
+    vocabulary
+        Of the tokens.
     n_positions
         Tokens of a cell that the encoder reads.
     batch_size
@@ -38,7 +39,7 @@ class Stream(IterableDataset):
         self,
         sequences: Sequences,
         codes: np.ndarray,
-        special_ids: np.ndarray,
+        vocabulary: Vocabulary,
         n_positions: int,
         *,
         batch_size: int,
@@ -48,7 +49,7 @@ class Stream(IterableDataset):
         world: int = 1,
     ) -> None:
         self.sequences, self.codes = sequences, codes
-        self.special_ids, self.n_positions = special_ids, n_positions
+        self.vocabulary, self.n_positions = vocabulary, n_positions
         self.batch_size, self.seed, self.rank, self.world = batch_size, seed, rank, world
         self.chance = _equal_classes(codes[:, 0]) if balanced else None
         self.start = 0
@@ -81,7 +82,7 @@ class Stream(IterableDataset):
         """Tensors of the cells of a step."""
         rows = self.rows(step)
         return {
-            **as_batch(self.sequences[rows], self.special_ids, self.n_positions),
+            **as_batch(self.sequences[rows], self.vocabulary, self.n_positions),
             "codes": torch.from_numpy(self.codes[rows].astype(np.int64)),
             "number": step * self.world + self.rank,
             "rows": rows.tolist(),

@@ -13,6 +13,7 @@ from torch import Tensor
 from .._device import choose
 from .._history import read_history
 from ..batches import Sequences, pack
+from ..genes import Vocabulary
 from ._network import Network, as_batch, cross_entropy
 from ._records import is_epoch, merit
 
@@ -46,8 +47,8 @@ class Validation:
         Tokens of the cells, special ones included; every cell has genes.
     codes
         int32 (n_cells, n_keys).
-    special_ids
-        Tokens that are not genes.
+    vocabulary
+        Of the tokens.
     bf16
         Whether products are computed in bfloat16, as in training.
     """
@@ -56,12 +57,12 @@ class Validation:
         self,
         sequences: Sequences,
         codes: np.ndarray,
-        special_ids: np.ndarray,
+        vocabulary: Vocabulary,
         *,
         bf16: bool,
     ) -> None:
         self.sequences, self.codes = sequences, codes
-        self.special_ids, self.bf16 = special_ids, bf16
+        self.vocabulary, self.bf16 = vocabulary, bf16
 
     def __call__(self, network: Network) -> dict[str, float]:
         """`validation_loss`, and `validation_accuracy` and `validation_macro_f1` over all keys."""
@@ -82,7 +83,7 @@ class Validation:
         n_positions = network.encoder.config.max_position_embeddings
         out = [torch.empty(len(self.sequences), head.out_features) for head in network.heads]
         for rows in pack(self.sequences.lengths, _BATCH_TOKENS):
-            batch = as_batch(self.sequences[rows], self.special_ids, n_positions)
+            batch = as_batch(self.sequences[rows], self.vocabulary, n_positions)
             moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
             with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
                 parts = network(moved)

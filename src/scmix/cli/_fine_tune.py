@@ -27,7 +27,8 @@ def add(commands: _options.Commands) -> None:
     add("--validation-key", metavar="COLUMN", help="column of obs that says which cells to set "
         "aside: train, validation or test")  # fmt: skip
     add("--model", default="scmix-mini", help="name or folder to start from (default: %(default)s)")
-    add("--recipe", default="fast", help="fast, or paper (default: %(default)s)")
+    add("--recipe", default="fast", help="fast (the encoder stays as it is), tuned (its layers are "
+        "trained, too) or paper (default: %(default)s)")  # fmt: skip
     add("--n-genes", type=int, metavar="N", help="most genes read of a cell")
     add("--seed", type=int, default=0, metavar="N", help="of all chance (default: %(default)s)")
     add("--run", dest="out", metavar="FOLDER", help="keep checkpoints here: a run that was "

@@ -9,7 +9,7 @@ import numpy as np
 from anndata import AnnData
 
 from .._errors import InputError
-from ..classifiers import CellClassifier
+from ..classifiers import CellClassifier, Recipe
 from ._fine_tune import fine_tune
 from ._perturbation._states import texts_of
 from ._perturbation._tables import FEWEST_DONORS
@@ -21,6 +21,7 @@ def cross_fit(
     donor_key: str,
     *,
     n_folds: int = 2,
+    recipe: str | Recipe = "tuned",
     seed: int = 0,
     out: "str | PathLike[str] | None" = None,
     **options: Any,
@@ -43,12 +44,14 @@ def cross_fit(
     n_folds
         How many parts the donors are divided into. Every fold is tested by itself: three donors
         of each state in each of them are the fewest that give p-values.
+    recipe
+        As in `scmix.tl.fine_tune`; "fast" would leave the encoder as it is.
     seed
         Of the folds and the training.
     out
         Folder of the runs, one for each fold: interrupted ones go on when called again.
     **options
-        Of `scmix.tl.fine_tune`, such as `model`, `recipe`, `epochs`, `species_key` or `layer`.
+        Of `scmix.tl.fine_tune`, such as `model`, `epochs`, `species_key` or `layer`.
 
     Returns
     -------
@@ -86,6 +89,7 @@ def cross_fit(
                 adata[rows[fold != number]],
                 state_key,
                 groups=donor_key,
+                recipe=recipe,
                 seed=seed,
                 out=None if out is None else Path(out) / f"fold_{number}",
                 **options,

@@ -47,10 +47,11 @@ def fine_tune(
 ) -> CellClassifier:
     """Train a classifier of cells: a pretrained encoder, fine-tuned with a head for each label key.
 
-    `adata` is read, never written. A part of the cells is set aside, by whole donors or batches
-    where `groups` names them; on one half of these the best epoch is chosen, on the other the
-    classifier is calibrated (on the same where a half has fewer than 50 cells: printing the
-    classifier says so).
+    `adata` is read, never written. Recipe "fast" leaves the encoder as it is, fits the heads in
+    seconds and calibrates them by cross-validation, by whole donors or batches where `groups` names
+    them. "tuned" trains layers, too: a part of the cells is set aside; on one half of these the
+    best epoch is chosen, on the other the classifier is calibrated (on the same where a half has
+    fewer than 50 cells: printing the classifier says so).
     Cells that are to judge it must not be in `adata`, or be "test" in `validation_key`.
 
     Parameters
@@ -68,7 +69,8 @@ def fine_tune(
     model
         A name of `scmix.models.list()`, the folder of a checkpoint, or a loaded model.
     recipe
-        "fast", "paper" (the published settings), or a `scmix.classifiers.Recipe`.
+        "fast", "tuned" (layers are trained, too), "paper" (the published settings), or a
+        `scmix.classifiers.Recipe`.
     layer
         Layer with the counts; `.X` by default.
     species, species_key, gene_ids, on_duplicate, allow_noninteger
@@ -84,8 +86,8 @@ def fine_tune(
     device
         "auto", "cpu", "cuda", ...; `scmix.settings.device` when not given.
     **settings
-        Fields of `scmix.classifiers.Recipe` to change, such as `epochs=5`, `frozen_layers=0`,
-        `lora_rank=8`, `balance="sampling"`, `learning_rate=1e-4`.
+        Fields of `scmix.classifiers.Recipe` to change, such as `probe_c=0.1`; with "tuned" such as
+        `epochs=5`, `frozen_layers=0`, `lora_rank=8`, `balance="sampling"`, `learning_rate=1e-4`.
 
     Returns
     -------
@@ -138,7 +140,9 @@ def fine_tune(
         "groups": groups or "",
         "obs_names_sha256": _digest(adata.obs_names[plan.rows]),
     }
-    return fit(loaded, cells, chosen, n_genes=n_read, out=out, device=device, about=about)
+    made = fit(loaded, cells, chosen, n_genes=n_read, out=out, device=device, about=about)
+    _warn_unjudged(made)
+    return made
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,29 +186,43 @@ def _plan(
             "scores say nothing about other donors."
         )
         donors = None
+    of_groups = None if donors is None else f"whole groups of {groups!r}"
+    if not recipe.validation_share:
+        split = f"cross-validation by {of_groups or 'class'}"
+        return _Plan(rows, labels, donors, aside, split)
     aside = set_aside(labels.codes, donors, recipe.validation_share, recipe.seed)
-    split = "a share of every class" if donors is None else f"whole groups of {groups!r}"
+    split = of_groups or "a share of every class"
     return _Plan(rows, labels, donors, aside, split)
 
 
 def _cells(sequences: Sequences, species: np.ndarray, plan: _Plan) -> Cells:
-    """Cells that have genes; warns of classes that nothing can be said about."""
+    """Cells that have genes."""
     occupied = sequences.lengths > 0
     if not occupied.all():
         warn(
             f"Left out {(~occupied).sum():,} cells without a count of a gene that the model knows."
         )
-    labels, aside = plan.labels[occupied], plan.aside[occupied]
-    for i, (key, names) in enumerate(labels.classes.items()):
-        unjudged = np.setdiff1d(np.arange(names.size), labels.codes[aside, i])
+    groups = None if plan.groups is None else plan.groups[occupied]
+    return Cells(
+        sequences[occupied],
+        species[occupied],
+        plan.labels[occupied],
+        plan.aside[occupied],
+        groups,
+    )
+
+
+def _warn_unjudged(classifier: CellClassifier) -> None:
+    for key, names in classifier.classes.items():
+        known = classifier.calibration.get(key)
+        judged = np.empty(0, int) if known is None else known.labels
+        unjudged = np.setdiff1d(np.arange(names.size), judged)
         if unjudged.size:
             warn(
                 f"{unjudged.size} of {names.size} classes of {key!r} have no validation cell: "
                 f"{', '.join(names[unjudged])}. They are trained on, but scores and calibration "
                 "say nothing about them."
             )
-    groups = None if plan.groups is None else plan.groups[occupied]
-    return Cells(sequences[occupied], species[occupied], labels, aside, groups)
 
 
 def _column(adata: AnnData, key: str) -> pd.Series:
