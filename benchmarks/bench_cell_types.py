@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from bench_confidence import vectors_kept
 from bench_zero_shot import HELD_OUT, PAIRS, load, load_pair
 from cell_types_page import write_page
 
@@ -294,8 +295,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seeds = [int(seed) for seed in listed(args.seeds)]
     for group in listed(args.methods):
         for name in listed(args.data_sets):
-            run(question(folder, name, seeds, args.max_cells), group, model, rows,
-                args.out / "vectors")  # fmt: skip
+            asked = question(folder, name, seeds, args.max_cells)
+            with vectors_kept():  # no row trains the encoder
+                run(asked, group, model, rows, args.out / "vectors")
     if args.page:
         names = {name: title for name, (title, _) in WITHIN.items()} | {n: n for n in PAIRS}
         write_page(args.page, rows, names, HELD_OUT, model, versions())

@@ -9,9 +9,9 @@ out. Two scores are compared for telling them apart: the distance to the nearest
 1 - the largest probability. Writes <out>_coverage.csv and <out>_unknown.csv row by row, and
 prints their means.
 
-With `--epochs 0`, the default, the encoder stays as it is and the head is a regression, so vectors
-are computed once for each cell; with more the encoder is fine-tuned every time, which takes hours
-on a processor.
+With `--epochs 0`, the default, the encoder stays as it is and the head is a regression, calibrated
+by cross-validation, so vectors are computed once for each cell; with more (recipe "tuned", a part
+of the cells set aside) the encoder is fine-tuned every time, which takes hours on a processor.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def coverage(adata: ad.AnnData, seed: int, **training: Any) -> Iterator[dict[str
         known = set(adata.obs["cell_type"][~test])
         new = adata[test & adata.obs["cell_type"].isin(known).to_numpy()].copy()
         classifier = scmix.tl.fine_tune(
-            adata[~test], "cell_type", groups="groups", validation_share=0.5, seed=seed, **training
+            adata[~test], "cell_type", groups="groups", seed=seed, **training
         )
         scmix.tl.annotate(new, classifier, reject="distance", alpha=ALPHA, on_duplicate="sum")
         yield {"group": group, "seed": seed, **held_out_scores(new, classifier)}
@@ -101,9 +101,7 @@ def unknown(adata: ad.AnnData, seed: int, **training: Any) -> Iterator[dict[str,
     names = adata.obs["cell_type"].value_counts().index
     for name in names[:MOST_TYPES]:
         strange = (adata.obs["cell_type"] == name).to_numpy()
-        classifier = scmix.tl.fine_tune(
-            adata[train & ~strange], "cell_type", validation_share=0.3, seed=seed, **training
-        )
+        classifier = scmix.tl.fine_tune(adata[train & ~strange], "cell_type", seed=seed, **training)
         new = adata[~train | strange].copy()
         scmix.tl.annotate(new, classifier, reject="distance", alpha=ALPHA, on_duplicate="sum")
         outside = (new.obs["cell_type"] == name).to_numpy()
@@ -181,9 +179,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scmix.settings.progress = False
     training = {
         "model": scmix.models.load(args.model),
-        "epochs": args.epochs,
         "on_duplicate": "sum",
     }
+    if args.epochs:
+        training |= {"recipe": "tuned", "epochs": args.epochs, "validation_share": 0.3}
     for kind, names, rows_of in (
         ("coverage", args.grouped, coverage),
         ("unknown", args.typed, unknown),

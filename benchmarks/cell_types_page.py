@@ -27,10 +27,15 @@ Their "zero-shot" is a vote of five neighbours among labelled cells of the same 
 output of a pooler; no majority rate and no simple method stands beside it. The paper has no table
 of labels transferred between species.
 """
-TUNED_ON = (
-    "How classifiers start was chosen on the spleen, oligodendrocytes, intestine, sorted PBMC, "
-    "bone marrow and the pair of sorted PBMC and spleen, so their leads flatter scmix; the others' "
-    "do not."
+# Data sets that the settings of classifiers were chosen on.
+CHOSEN_ON = (
+    "zheng_facs_pbmc",
+    "jaitin_spleen",
+    "marques_oligo",
+    "bone_marrow_cytosimplex",
+    "sie_haber_scdesign2",
+    "lung_celllines_scmixology",
+    "FACS PBMC and spleen",
 )
 
 
@@ -57,7 +62,7 @@ def write_page(
     """
     table = rows.table()
     table = table[table["model_sha256"].isin(["", model.sha256])]
-    parts, glance, leads = [], [], {}
+    parts, glance, leads, free = [], [], {}, []
     for data in [name for name in names if name in set(table["data"])]:
         part = table[table["data"] == data]
         seen = held_out.get(data, "")
@@ -67,9 +72,10 @@ def write_page(
             glance.append(_glance(names[data], str(split), chosen, model))
             if lead := _tuned_lead(chosen, rows, model):
                 leads[f"{names[data]}: {split}"] = lead
+                free += [] if data in CHOSEN_ON else [lead[0]]
             text = _section(names[data], str(split), chosen, rows, _about(data, seen, model))
             parts.append(text + _not_run(chosen, model) + "\n")
-    parts = [_head(model, versions), _summary(glance), _verdict(leads), *parts, PAPER]
+    parts = [_head(model, versions), _summary(glance), _verdict(leads, free), *parts, PAPER]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(parts), encoding="utf-8")
 
@@ -91,6 +97,8 @@ where the interval lies above zero. A row with fewer seeds than the others is co
 alone; *any* stands where no seed changes anything. Donors are few: their intervals are too narrow.
 Data sets were cut to a random sample of the size shown. Each section names the row with the highest
 mean among those with all seeds; where that is no row of scmix, a simple method did better.
+*Fine-tuned* is `scmix.tl.fine_tune` as it is called by default: the encoder stays as it is, and two
+regressions, on its vectors and on the genes of a cell, make the classifier.
 """
 
 
@@ -128,7 +136,7 @@ def _tuned_lead(part: pd.DataFrame, rows: Any, model: Any) -> tuple[float, float
     return _lead(_read(tuned, seeds, rows), _read(methods[REFERENCE], seeds, rows))
 
 
-def _verdict(leads: dict[str, tuple[float, float, float]]) -> str:
+def _verdict(leads: dict[str, tuple[float, float, float]], free: list[float]) -> str:
     """Where the fine-tuned classifier is ahead of regression on genes, and where behind."""
     if not leads:
         return ""
@@ -138,7 +146,14 @@ def _verdict(leads: dict[str, tuple[float, float, float]]) -> str:
         groups[side].append(f"{name} ({mean:+.3f}, {low:+.3f} to {high:+.3f})")
     mean = np.mean([lead for lead, _, _ in leads.values()])
     lines = ["## Fine-tuned, beside logistic regression on genes", ""]
-    lines.append(f"Mean lead in macro-F1 over {len(leads)} sections: {mean:+.3f}. {TUNED_ON}")
+    lines.append(
+        f"Mean lead in macro-F1 over {len(leads)} sections: {mean:+.3f}. Settings were chosen on "
+        "sorted PBMC, spleen, oligodendrocytes, bone marrow, intestine, lung cell lines, the pair "
+        "of sorted PBMC and spleen, and seven tasks that are not in this table, so these leads "
+        f"flatter scmix. On the other {len(free)} sections no setting was chosen; the mean lead is "
+        f"{np.mean(free or [np.nan]):+.3f}. That an earlier version was behind on deep cells there "
+        "is why all genes of a cell are read now."
+    )
     where = {
         "Ahead": "interval above zero",
         "Behind": "interval below zero",

@@ -64,7 +64,10 @@ def test_special_tokens_and_cells_without_genes_have_none():
     a, _ = tokens_of(vocabulary)
     cells = Sequences.from_list([[], vocabulary.prefix(0), [*vocabulary.prefix(0), a]])
     assert expression(cells, vocabulary).tolist() == [0, 0, pytest.approx(np.log1p(10_000))]
-    assert gene_matrix(cells, vocabulary).shape == (3, vocabulary.n_tokens)
+    kept, genes = cells.tokens.copy(), gene_matrix(cells, vocabulary)
+    assert genes.shape == (3, vocabulary.n_tokens)
+    assert genes.nnz == 1
+    assert np.array_equal(cells.tokens, kept)
 
 
 @pytest.mark.parametrize("mode", ["shared", "separate"])

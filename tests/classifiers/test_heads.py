@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+import scanpy as sc
 import scipy.sparse as sp
+from anndata import AnnData
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
-from scmix.classifiers._heads import Probe, _shares, _voters
+from scmix.classifiers._heads import Probe, _shares, _variable, _voters
 
 PARTS = np.arange(60) % 5
 
@@ -110,6 +112,17 @@ def test_the_most_variable_genes_vote(data, monkeypatch):
     assert 30 <= used.size <= 35
     assert set(range(60, 160, 20)) <= set(used.tolist())
     assert sorted(used[np.argsort(-factor)[:5]]) == list(range(60, 160, 20))
+
+
+def test_variable_genes_are_those_of_scanpy(monkeypatch):
+    monkeypatch.setattr("scmix.classifiers._heads._MOST_VOTERS", 100)
+    rng = np.random.default_rng(3)
+    level = np.exp(rng.normal(0, 1.5, 800))
+    counts = rng.poisson(level * rng.gamma(2, 0.5, (150, 800)))
+    logged = sp.csr_matrix(np.log1p(counts * (1e4 / counts.sum(axis=1, keepdims=True))))
+    logged = sp.hstack([sp.csr_matrix((150, 3)), logged]).tocsr()  # three are never detected
+    table = sc.pp.highly_variable_genes(AnnData(logged[:, 3:]), n_top_genes=100, inplace=False)
+    assert _variable(logged).tolist() == (np.flatnonzero(table["highly_variable"]) + 3).tolist()
 
 
 def test_genes_of_one_or_two_cells_do_not_vote():

@@ -46,7 +46,9 @@ def gene_matrix(sequences: Sequences, vocabulary: Vocabulary) -> sp.csr_matrix:
     """:func:`expression` as cells by tokens, float32."""
     shape = (len(sequences), vocabulary.n_tokens)
     values = expression(sequences, vocabulary)
-    return sp.csr_matrix((values, sequences.tokens, sequences.indptr), shape)
+    genes = sp.csr_matrix((values, sequences.tokens, sequences.indptr), shape, copy=True)
+    genes.eliminate_zeros()  # of special tokens
+    return genes
 
 
 def _species(sequences: Sequences, vocabulary: Vocabulary) -> np.ndarray:
