@@ -127,6 +127,8 @@ def vectors_kept() -> Iterator[None]:
         if missing:
             found = compute(encoder, sequences[np.array(missing)], **options)
             kept.update({keys[row]: vector for row, vector in zip(missing, found, strict=True)})
+        if not keys:
+            return compute(encoder, sequences, **options)
         return np.stack([kept[key] for key in keys])
 
     inference.run = run
