@@ -49,7 +49,7 @@ def history(
     Raises
     ------
     InputError
-        If nothing was recorded: a classifier made with `epochs=0` was not trained in steps.
+        If nothing was recorded: a classifier of recipe "fast" was not trained in steps.
 
     Examples
     --------
@@ -64,8 +64,8 @@ def history(
     table: pd.DataFrame = getattr(classifier, "history", classifier)
     if not len(table):
         raise InputError(
-            "Found no record of training: a classifier made with epochs=0 is a regression on the "
-            "model as it is. Pass one that was trained."
+            'Found no record of training: recipe "fast" (or epochs=0) fits regressions on the '
+            'model as it is, without steps. Pass a classifier of recipe="tuned".'
         )
     return hand_over(_draw(make_curves(table)), show, return_fig, n_axes=2)
 
