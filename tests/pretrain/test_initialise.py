@@ -7,7 +7,6 @@ import torch
 
 from scmix.pretrain import recipe
 from scmix.pretrain.initialise import (
-    _differences,
     coexpression_embeddings,
     discounted,
     principal_components,
@@ -48,24 +47,6 @@ def test_components_equal_those_of_the_dense_centred_matrix():
     singular, loadings = principal_components(matrix, group, 4)
     np.testing.assert_allclose(singular, expected[:4], rtol=1e-3)
     np.testing.assert_allclose(np.abs((basis[:4] * loadings.T).sum(1)), 1, atol=0.01)
-
-
-def test_more_rows_join_as_they_are():
-    rng = np.random.default_rng(2)
-    dense, extra = rng.random((40, 9), np.float32), rng.random((3, 9), np.float32)
-    rows = np.concatenate([(dense - dense.mean(0)) * 40**-0.25, extra])
-    expected = np.linalg.svd(rows, compute_uv=False)
-    singular, _ = principal_components(sp.csr_matrix(dense), np.zeros(40), 4, extra=extra)
-    np.testing.assert_allclose(singular, expected[:4], rtol=1e-3)
-
-
-def test_data_sets_are_compared_with_those_of_their_species():
-    means = np.array([[1.0, 0], [3, 0], [0, 5], [0, 7]], np.float32)
-    group = np.array([4, 4, 6, 9, 11])  # the first two are of one data set
-    matrix = sp.csr_matrix(np.array([[0, 0], [2, 0], [3, 0], [0, 5], [0, 7]], np.float32))
-    found = _differences(matrix, group, np.array([0, 0, 0, 1, 1]))
-    expected = means - np.array([[2, 0], [2, 0], [0, 6], [0, 6]])
-    np.testing.assert_allclose(found, expected)
 
 
 def test_genes_of_one_batch_are_not_alike_for_that():

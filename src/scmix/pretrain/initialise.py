@@ -11,7 +11,6 @@ from .sampling import Sampler
 
 _POSITIONS = 0.02  # what a token is counts before where it stands
 _N_CELLS = 40_000  # most cells that are looked at
-_BETWEEN = 3.0  # weight of how data sets differ, beside how the cells within them do
 _UNSEEN = 0.1  # length of a gene that was never seen, beside the median of those that were
 
 
@@ -79,18 +78,16 @@ def coexpression_embeddings(
     *,
     max_genes: int | None = None,
     n_cells: int = _N_CELLS,
-    min_cells: int = 3,
+    min_cells: int = 10,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Loadings of genes on the principal components of their ranks.
 
     A cell's value for its gene of rank r is ``1 / log2(1 + r)``, divided by the sum over the cell.
     Each data set and species is centred on its own, so that genes do not look alike for being of
-    one species, and weighs by the square root of its number of cells. How the mean of a data set
-    differs from those of the others of its species joins as one more row, because tissues differ
-    in more genes than the cells of one do. Genes are divided by their root mean square to the power
-    0.6, so that rare ones count too. The length of a gene's vector is what the components explain
-    of its values.
+    one species or one data set, and weighs by the square root of its number of cells. Genes are
+    divided by their root mean square to the power 0.6, so that rare ones count too. The length of a
+    gene's vector is what the components explain of its values.
 
     Parameters
     ----------
@@ -119,10 +116,8 @@ def coexpression_embeddings(
     mean_square = np.asarray(ranks.multiply(ranks).mean(0)).ravel()
     scale = (mean_square**-0.3).astype(np.float32)
     group = corpus.dataset[rows].astype(np.int64) * 2 + corpus.species[rows]
-    scaled = sp.csr_matrix(ranks @ sp.diags(scale))
     n = max(min(n_components, len(often) - 1, len(rows) - 1), 1)
-    between = _BETWEEN * _differences(scaled, group, corpus.species[rows])
-    _, loadings = principal_components(scaled, group, n, extra=between, seed=seed)
+    _, loadings = principal_components(ranks @ sp.diags(scale), group, n, seed=seed)
     vectors = np.zeros((len(often), n_components), np.float32)
     vectors[:, :n] = loadings * scale[:, None]
     return often, vectors
@@ -138,29 +133,8 @@ def discounted(corpus: Corpus, rows: np.ndarray, max_genes: int | None) -> sp.cs
     return sp.csr_matrix(sp.diags((1 / total).astype(np.float32)) @ out)
 
 
-def _differences(matrix: sp.csr_matrix, group: np.ndarray, species: np.ndarray) -> np.ndarray:
-    """Mean of each group less the mean of the groups of its species, (groups, columns)."""
-    _, first, code = np.unique(group, return_index=True, return_inverse=True)
-    means, kind = _means(matrix, code), species[first]
-    for one in np.unique(kind):
-        means[kind == one] -= means[kind == one].mean(axis=0)
-    return means
-
-
-def _means(matrix: sp.csr_matrix, code: np.ndarray) -> np.ndarray:
-    """Mean of the rows of each code, dense, (codes, columns)."""
-    share = (1 / np.bincount(code))[code].astype(np.float32)
-    shape = (len(code), code.max() + 1)
-    return (sp.csr_matrix((share, (np.arange(len(code)), code)), shape=shape).T @ matrix).toarray()
-
-
 def principal_components(
-    matrix: sp.csr_matrix,
-    group: np.ndarray,
-    n: int,
-    *,
-    extra: np.ndarray | None = None,
-    seed: int = 0,
+    matrix: sp.csr_matrix, group: np.ndarray, n: int, *, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Principal components of the rows, each group centred on its own, without a dense copy.
 
@@ -175,8 +149,6 @@ def principal_components(
         Code of each row, shape ``(rows,)``.
     n
         Number of components.
-    extra
-        More rows, dense, which are used as they are.
     seed
         Of the random start.
 
@@ -185,26 +157,21 @@ def principal_components(
     Singular values, shape ``(n,)``, and loadings, shape ``(columns, n)``, largest first.
     """
     _, code, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    index, shape = np.arange(len(code)), (len(code), len(sizes))
     weight = (sizes[code] ** -0.25).astype(np.float32)
-    shape = (len(code), len(sizes))
-    member = sp.csr_matrix((weight, (np.arange(len(code)), code)), shape=shape)
-    means = _means(matrix, code)
+    member = sp.csr_matrix((weight, (index, code)), shape=shape)
+    share = sp.csr_matrix(((1 / sizes[code]).astype(np.float32), (index, code)), shape=shape)
+    means = (share.T @ matrix).toarray()
     weighted = sp.csr_matrix(sp.diags(weight) @ matrix)
     transposed = weighted.T.tocsr()
-    more = np.zeros((0, matrix.shape[1]), np.float32) if extra is None else extra
-
-    def forward(vectors: np.ndarray) -> np.ndarray:
-        return np.concatenate([weighted @ vectors - member @ (means @ vectors), more @ vectors])
-
-    def backward(vectors: np.ndarray) -> np.ndarray:
-        rows, others = np.split(vectors, [len(code)])
-        return transposed @ rows - means.T @ (member.T @ rows) + more.T @ others
-
-    size = min(n + 16, matrix.shape[0] + len(more), matrix.shape[1])
+    size = min(n + 16, *matrix.shape)
     basis = np.random.default_rng(seed).standard_normal((matrix.shape[1], size), np.float32)
     for _ in range(3):
-        basis = np.linalg.qr(backward(np.linalg.qr(forward(basis))[0]))[0]
-    _, singular, turn = np.linalg.svd(forward(basis), full_matrices=False)
+        left = np.linalg.qr(weighted @ basis - member @ (means @ basis))[0]
+        basis = np.linalg.qr(transposed @ left - means.T @ (member.T @ left))[0]
+    _, singular, turn = np.linalg.svd(
+        weighted @ basis - member @ (means @ basis), full_matrices=False
+    )
     return singular[:n], (basis @ turn.T)[:, :n]
 
 
