@@ -4,8 +4,10 @@
 
 Within a data set: 5-fold stratified nearest neighbours (k=5, cosine) over 5 seeds, and the cosine
 silhouette of cell types. Between species: the same vote from all cells of one species to the
-other, over the cell types they share, and species mixing. Writes <out>_within.csv and
-<out>_between.csv and prints Markdown. Held-out data sets took no part in any training.
+other, over the cell types they share, and species mixing. Over the data sets held out for test and
+for validation: the mean lead over the untrained encoder, with an interval. Writes
+<out>_within.csv, <out>_between.csv and <out>_leads.csv and prints Markdown. Held-out data sets took
+no part in any training.
 
 `within` and `between` can be imported; both return DataFrames.
 """
@@ -38,6 +40,7 @@ HELD_OUT = {
 }
 FEWEST_GENES = 6_000  # files with fewer hold selected genes only, which biases ranks
 N_FOLDS, N_SPLITS = 5, 5
+N_DRAWS = 2_000
 IMMUNE = {
     "B": ["B", "B cell", "GC B cell", "CD19+ B"],
     "NK": ["NK", "NK_cell", "CD56+ NK"],
@@ -58,8 +61,12 @@ def within(
     *,
     names: Iterable[str] | None = None,
     max_cells: int = 1500,
+    predictions: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> pd.DataFrame:
-    """Scores of every embedding on every labelled data set; one row for each pair."""
+    """Scores of every embedding on every labelled data set; one row for each pair.
+
+    `predictions` is filled with the labels and what was predicted, by data set and embedding.
+    """
     rows = []
     for name in names or labelled(folder):
         adata = load(folder, name, max_cells)
@@ -71,8 +78,12 @@ def within(
             "n_types": len(set(labels)),
         }
         for method, embedder in embedders.items():
-            rows.append({**about, "method": method, **scores_within(embedder(adata), labels)})
+            vectors = embedder(adata)
+            predicted = predictions_within(vectors, labels)
+            rows.append({**about, "method": method, **scores_within(vectors, labels, predicted)})
             say(rows[-1])
+            if predictions is not None:
+                predictions[name, method] = labels, predicted
     return pd.DataFrame(rows)
 
 
@@ -94,16 +105,22 @@ def between(
     return pd.DataFrame(rows)
 
 
-def scores_within(vectors: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Mean over seeds of the pooled predictions of all folds; spread over seeds."""
-    by_seed = []
+def predictions_within(vectors: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What nearest neighbours of the other folds say, (N_SPLITS, n_cells)."""
+    predicted = np.empty((N_SPLITS, len(labels)), dtype=object)
     for seed in range(N_SPLITS):
-        predicted = np.empty(len(labels), dtype=object)
         folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed).split(labels, labels)
         for known, asked in folds:
-            predicted[asked] = metrics.knn_transfer(vectors[known], labels[known], vectors[asked])
-        by_seed.append(metrics.classification_scores(labels, predicted))
-    table = pd.DataFrame(by_seed)
+            voted = metrics.knn_transfer(vectors[known], labels[known], vectors[asked])
+            predicted[seed, asked] = voted
+    return predicted
+
+
+def scores_within(
+    vectors: np.ndarray, labels: np.ndarray, predicted: np.ndarray
+) -> dict[str, float]:
+    """Mean over seeds of the pooled predictions of all folds; spread over seeds."""
+    table = pd.DataFrame([metrics.classification_scores(labels, one) for one in predicted])
     return {
         "majority": table["majority_rate"].mean(),
         "accuracy": table["accuracy"].mean(),
@@ -111,6 +128,63 @@ def scores_within(vectors: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         "macro_f1_sd": table["macro_f1"].std(),
         "silhouette": metrics.silhouette(vectors, labels),
     }
+
+
+def leads(predictions: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
+    """Macro-F1 of the model beside the untrained encoder: each held-out data set, and their means.
+
+    95 % intervals by drawing the cells of each data set again, the same cells for both. The
+    untrained encoder is the mean of its seeds.
+    """
+    names = [name for name in HELD_OUT if (name, "scmix") in predictions]
+    drawn = {name: _drawn_scores(name, predictions) for name in names}
+    rows = []
+    for kind in ("test", "validation"):
+        members = [name for name in names if HELD_OUT[name] == kind]
+        whole = {f"mean of {len(members)}": members} if members else {}
+        for title, which in {**{name: [name] for name in members}, **whole}.items():
+            ours, other = np.mean([drawn[name] for name in which], axis=0)
+            low, high = np.quantile((ours - other)[1:], [0.025, 0.975])
+            lead = ours[0] - other[0]
+            rows.append((kind, title, ours[0], other[0], lead, low, high))
+    columns = ["held_out", "data", "scmix", "untrained", "lead", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _drawn_scores(
+    name: str, predictions: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]
+) -> np.ndarray:
+    """Macro-F1 of the model and of the untrained encoder, (2, 1 + draws); first of all cells."""
+    labels = predictions[name, "scmix"][0]
+    types, truth = np.unique(labels, return_inverse=True)
+    rows = np.random.default_rng(0).integers(len(labels), size=(N_DRAWS, len(labels)))
+    rows = np.vstack([np.arange(len(labels)), rows])
+    untrained = [m for data, m in predictions if data == name and m.startswith("untrained")]
+    scores = [
+        [_macro_f1(truth, np.searchsorted(types, one), rows, len(types)) for one in voted]
+        for method in ("scmix", *untrained)
+        for voted in [predictions[name, method][1]]
+    ]
+    means = np.mean(scores, axis=1)
+    return np.stack([means[0], means[1:].mean(axis=0)])
+
+
+def _macro_f1(truth: np.ndarray, voted: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
+    """Of each draw of cells, over the types that it holds."""
+    offset = np.arange(len(rows))[:, None] * n
+
+    def counts(codes: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        found = np.bincount((codes[rows] + offset)[chosen[rows]], minlength=n * len(rows))
+        return found.reshape(len(rows), n)
+
+    everyone = np.ones(len(truth), dtype=bool)
+    right, true, said = (
+        counts(truth, truth == voted),
+        counts(truth, everyone),
+        counts(voted, everyone),
+    )
+    f1 = 2 * right / np.maximum(true + said, 1)
+    return f1.sum(axis=1) / np.maximum((true > 0).sum(axis=1), 1)
 
 
 def scores_between(vectors: np.ndarray, obs: pd.DataFrame) -> dict[str, float]:
@@ -298,11 +372,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     across = {} if args.no_baselines else {"PCA on orthologues": orthologue_pca}
     names = [name for name in (args.datasets or "").split(",") if name] or None
     pairs = [name for name in args.pairs.split(",") if name]
-    inside = within(folder, {**simple, **ours}, names=names, max_cells=args.max_cells)
+    predictions: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
+    inside = within(
+        folder,
+        {**simple, **ours},
+        names=names,
+        max_cells=args.max_cells,
+        predictions=predictions,
+    )
     outside = between(folder, {**across, **ours}, pairs=pairs, max_cells=args.max_cells)
     inside.to_csv(f"{args.out}_within.csv", index=False)
     outside.to_csv(f"{args.out}_between.csv", index=False)
     print("\n" + summarise(inside, outside))
+    if not args.no_baselines and args.untrained:
+        held_out = leads(predictions)
+        held_out.to_csv(f"{args.out}_leads.csv", index=False)
+        print(f"\n### Held out: lead over the untrained encoder\n\n{markdown(held_out)}")
 
 
 if __name__ == "__main__":
