@@ -151,7 +151,7 @@ def _verdict(leads: dict[str, tuple[float, float, float]], free: list[float]) ->
         "sorted PBMC, spleen, oligodendrocytes, bone marrow, intestine, lung cell lines, the pair "
         "of sorted PBMC and spleen, and seven tasks that are not in this table, so these leads "
         f"flatter scmix. On the other {len(free)} sections no setting was chosen; the mean lead is "
-        f"{np.mean(free or [np.nan]):+.3f} (two of them hold the spleen, which is among the former). "
+        f"{np.mean(free or [np.nan]):+.3f} (two of them hold the spleen, one of the former). "
         "That an earlier version was behind on deep cells there is why all genes are read now."
     )
     where = {
