@@ -62,21 +62,32 @@ def test_vectors_and_votes_are_fitted_apart_and_summed(data):
 
 
 def test_shares_are_those_of_the_smallest_loss():
-    """Of a term that tells the classes and one of noise, the first counts."""
+    """Both terms tell the classes, the second with more noise."""
     rng = np.random.default_rng(0)
-    codes = np.repeat([0, 1], [150, 50])
-    good = np.eye(2)[codes] + rng.normal(0, 0.7, (200, 2))
-    terms = np.stack([good, rng.normal(0, 1, (200, 2))])
-    cost = np.where(codes == 0, 1 / 300, 1 / 100)
+    codes = np.repeat([0, 1], [300, 100])
+    terms = np.eye(2)[codes] + rng.normal(0, [[[0.7]], [[1.4]]], (2, 400, 2))
+    cost = np.where(codes == 0, 1 / 600, 1 / 200)
 
-    def loss(shares):
-        return -cost @ log_softmax(np.tensordot(shares, terms, 1), axis=1)[np.arange(200), codes]
+    def loss(share):
+        scores = terms[0] + share * terms[1]  # of any size
+        return min(
+            -cost @ log_softmax(scale * scores, axis=1)[np.arange(400), codes]
+            for scale in np.linspace(0.3, 3, 60)
+        )
 
     found = _shares(terms, codes)
-    assert found[0] > 5 * found[1]
-    for change in ([1.1, 1], [0.9, 1], [1, 20]):
-        assert loss(found) < loss(found * change)
+    assert found.mean() == pytest.approx(1)
+    ratio = found[1] / found[0]
+    assert 0.1 < ratio < 0.6
+    assert loss(ratio) < min(loss(ratio / 2), loss(ratio * 2), loss(1))
     assert _shares(terms[:1], codes).tolist() == [1]
+
+
+def test_terms_count_alike_where_nothing_is_to_be_gained():
+    """Classes that either term tells without fault: other cells may differ from these."""
+    codes = np.repeat([0, 1], 20)
+    good = 40.0 * np.eye(2)[codes]
+    assert _shares(np.stack([good, 2 * good]), codes) == pytest.approx([1, 1], abs=1e-3)
 
 
 def test_logits_of_a_cell_come_from_the_other_parts(data):

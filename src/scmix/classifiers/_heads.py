@@ -199,7 +199,10 @@ def _variable(genes: sp.csr_matrix) -> np.ndarray:
 
 
 def _shares(terms: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Factor of each term: smallest log loss of their sum, all classes weighing the same."""
+    """Factor of each term, 1 on average: smallest log loss of the sum, all classes weighing alike.
+
+    How large the sum is, the temperature of the calibration sees to.
+    """
     if len(terms) < 2 or not codes.size:
         return np.ones(len(terms))
     cost = 1 / np.bincount(codes)[codes]
@@ -212,7 +215,7 @@ def _shares(terms: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
     bounds = [_FACTORS] * len(terms)
     found = minimize(loss, np.zeros(len(terms)), method="L-BFGS-B", bounds=bounds)
-    return np.exp(found.x)
+    return np.exp(found.x) / np.exp(found.x).mean()
 
 
 def _sum(heads: list[Head], shares: np.ndarray) -> Head:
