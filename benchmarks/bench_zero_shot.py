@@ -387,7 +387,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not args.no_baselines and args.untrained:
         held_out = leads(predictions)
         held_out.to_csv(f"{args.out}_leads.csv", index=False)
-        print(f"\n### Held out: lead over the untrained encoder\n\n{markdown(held_out)}")
+        table = markdown(held_out.set_index("held_out"))
+        print(f"\n### Held out: lead over the untrained encoder\n\n{table}")
 
 
 if __name__ == "__main__":
