@@ -98,7 +98,8 @@ alone; *any* stands where no seed changes anything. Donors are few: their interv
 Data sets were cut to a random sample of the size shown. Each section names the row with the highest
 mean among those with all seeds; where that is no row of scmix, a simple method did better.
 *Fine-tuned* is `scmix.tl.fine_tune` as it is called by default: the encoder stays as it is, and two
-regressions, on its vectors and on the genes of a cell, make the classifier.
+regressions, on its vectors and on the genes of a cell, make the classifier. CellTypist and SingleR
+ran beside scikit-learn 1.7.2, the last that takes CellTypist's usual solver.
 """
 
 
