@@ -89,11 +89,10 @@ def _recipe(recipe: dict, history: list[dict]) -> str:
 one run with seed {recipe["seed"]}. `scripts/pretrain_mini.py` repeats it.
 
 Word embeddings start from the co-expression of genes: loadings on the principal components of the
-training cells' ranks, centred in each data set, and of the differences between data sets of a
-species; the head starts at the frequencies of genes (`init`). What the model's cell vectors know
-comes from that start; the short, gentle training after it teaches the masked language model without
-spoiling them. `benchmarks/bench_ablation.py` compares objectives, sizes and vocabularies with the
-start alone.
+training cells' ranks, centred in each data set; the head starts at the frequencies of genes
+(`init`). What the model's cell vectors know comes from that start; the short, gentle training after
+it teaches the masked language model without spoiling them. `benchmarks/bench_ablation.py` compares
+objectives, sizes and vocabularies with the start alone.
 
 Settings that are not the default of `scmix.pretrain.Recipe`:
 
@@ -151,9 +150,9 @@ set's own 2,000 most variable genes, so it is fitted to each data set while the 
 ### Held out: lead in macro-F1 over the untrained encoder
 
 95 % intervals by drawing the cells of each data set again; the untrained encoder is the mean of its
-seeds. Weights that fall with the rank help both; those of the untrained encoder, which is a random
-projection of ranks then, are hard to beat where cells have many genes and types differ in
-thousands of them.
+seeds. Where an interval lies below zero, scmix-mini is worse: with weights that fall with the rank,
+the untrained encoder is a random projection of ranks, which is hard to beat where cells have many
+genes and types differ in thousands of them.
 
 {_leads(start)}
 
