@@ -8,8 +8,10 @@ from pathlib import Path
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+_allowed = getattr(os, "sched_getaffinity", None)  # fewer than there are, where a shell says so
+_cores = len(_allowed(0)) if _allowed else os.cpu_count() or 1
 for _name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_name, str(min(4, os.cpu_count() or 1)))
+    os.environ.setdefault(_name, str(min(4, _cores)))
 
 import anndata as ad
 import numpy as np

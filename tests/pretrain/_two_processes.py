@@ -47,7 +47,7 @@ def contrast(out: str) -> None:
         loss, accuracy = nt_xent(*views, 0.1, groups)
         (gradient,) = torch.autograd.grad(loss, weight)
         mean = distributed.mean_over_processes(gradient)
-        results[name] = [float(loss), float(accuracy), mean.tolist()]
+        results[name] = [loss.item(), float(accuracy), mean.tolist()]
     Path(out, f"{RANK}.json").write_text(json.dumps(results), "utf-8")
 
 
@@ -90,3 +90,5 @@ if __name__ == "__main__":
     {"contrast": contrast, "pretrain": pretrain, "sharded": sharded}[sys.argv[1]](
         **json.loads(sys.argv[2])
     )
+    if dist.is_initialized():  # threads of gloo that are left at exit may abort the process
+        dist.destroy_process_group()
