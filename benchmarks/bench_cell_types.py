@@ -277,6 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-cells", type=int, default=1500, help="of a data set or side")
     parser.add_argument("--out", type=Path, default=Path("cell_types"), help="folder of the rows")
     parser.add_argument("--page", type=Path, help="Markdown file to write from all rows there are")
+    parser.add_argument("--note", default="", help="a sentence for the head of the page")
     args = parser.parse_args(arguments)
     if "SCMIX_DATA" not in os.environ:
         print("SCMIX_DATA is not set: it names the folder with data/. Nothing to do.")
@@ -300,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 run(asked, group, model, rows, args.out / "vectors")
     if args.page:
         names = {name: title for name, (title, _) in WITHIN.items()} | {n: n for n in PAIRS}
-        write_page(args.page, rows, names, HELD_OUT, model, versions())
+        write_page(args.page, rows, names, HELD_OUT, model, versions(), args.note)
 
 
 if __name__ == "__main__":

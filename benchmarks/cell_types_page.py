@@ -41,7 +41,7 @@ CHOSEN_ON = (
 
 def write_page(
     file: Path, rows: Any, names: dict[str, str], held_out: dict[str, str], model: Any,
-    versions: dict[str, str],
+    versions: dict[str, str], note: str = "",
 ) -> None:  # fmt: skip
     """Markdown of all rows that are there for the model.
 
@@ -59,6 +59,8 @@ def write_page(
         Whose rows to take; rows without a model count for all.
     versions
         Packages.
+    note
+        What else a reader has to know of the runs.
     """
     table = rows.table()
     table = table[table["model_sha256"].isin(["", model.sha256])]
@@ -75,12 +77,12 @@ def write_page(
                 free += [] if data in CHOSEN_ON else [lead[0]]
             text = _section(names[data], str(split), chosen, rows, _about(data, seen, model))
             parts.append(text + _not_run(chosen, model) + "\n")
-    parts = [_head(model, versions), _summary(glance), _verdict(leads, free), *parts, PAPER]
+    parts = [_head(model, versions, note), _summary(glance), _verdict(leads, free), *parts, PAPER]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(parts), encoding="utf-8")
 
 
-def _head(model: Any, versions: dict[str, str]) -> str:
+def _head(model: Any, versions: dict[str, str], note: str) -> str:
     shown = ", ".join(f"{name} {number}" for name, number in versions.items())
     return f"""\
 # Cell types, beside simple methods
@@ -98,8 +100,7 @@ alone; *any* stands where no seed changes anything. Donors are few: their interv
 Data sets were cut to a random sample of the size shown. Each section names the row with the highest
 mean among those with all seeds; where that is no row of scmix, a simple method did better.
 *Fine-tuned* is `scmix.tl.fine_tune` as it is called by default: the encoder stays as it is, and two
-regressions, on its vectors and on the genes of a cell, make the classifier. CellTypist and SingleR
-ran beside scikit-learn 1.7.2, the last that takes CellTypist's usual solver.
+regressions, on its vectors and on the genes of a cell, make the classifier. {note}
 """
 
 

@@ -54,6 +54,9 @@ def test_counts_come_back_from_the_order_of_many_genes():
     counts = sp.csr_matrix(rng.poisson(level, (20, 3000)).astype(np.float32))
     cells = rank_encode(counts, tokens_of(vocabulary), vocabulary.medians, 0, n_genes=3000)
     found = gene_matrix(cells, vocabulary)[:, tokens_of(vocabulary)].toarray()
+    per_cell = np.expm1(found.astype(np.float64))
+    one = per_cell.min(axis=1, where=per_cell > 0, initial=np.inf)  # the last gene has a count of 1
+    assert (per_cell / one[:, None] <= counts.toarray() * 1.001).all()
     share = counts.toarray() / counts.sum(axis=1).A1[:, None] * 10_000
     assert np.array_equal(found > 0, share > 0)
     assert np.corrcoef(found[share > 0], np.log1p(share[share > 0]))[0, 1] > 0.99

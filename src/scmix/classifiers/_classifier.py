@@ -54,7 +54,7 @@ class CellClassifier:
     >>> import scmix
     >>> cells = scmix.datasets.pancreas()
     >>> cells = cells[cells.obs["species"] == "human"].copy()
-    >>> classifier = scmix.tl.fine_tune(cells, "cell_type", species_key="species", epochs=0)
+    >>> classifier = scmix.tl.fine_tune(cells, "cell_type", species_key="species")
     >>> classifier.label_keys
     ('cell_type',)
     """
@@ -215,7 +215,7 @@ def load(folder: str | os.PathLike | CellClassifier) -> CellClassifier:
     >>> import scmix
     >>> cells = scmix.datasets.pancreas()
     >>> cells = cells[cells.obs["species"] == "human"].copy()
-    >>> classifier = scmix.tl.fine_tune(cells, "cell_type", species_key="species", epochs=0)
+    >>> classifier = scmix.tl.fine_tune(cells, "cell_type", species_key="species")
     >>> scmix.classifiers.load(classifier) is classifier
     True
     """

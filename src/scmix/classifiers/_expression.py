@@ -16,9 +16,9 @@ def expression(sequences: Sequences, vocabulary: Vocabulary) -> np.ndarray:
 
     Genes stand in the order of count / median. Read from the last gene to the first, each has the
     smallest whole count with which it is not below the next one; these counts, added up, are those
-    of the cell. With all genes of a cell that is close to the truth: on development data the sum is
-    3 to 8 % below the real one, more in cells of several thousand genes (18 to 23 %). Values that
-    were no counts give a curve that falls with the rank.
+    of the cell. With all genes of a cell that is close to the truth, and never above it: their sum
+    is some per cent below the real one, more in cells of several thousand genes. Values that were
+    no counts give a curve that falls with the rank.
 
     Parameters
     ----------

@@ -107,10 +107,11 @@ def fit(
             if (folder / "final").is_dir():
                 return load(folder / "final")
         network, start = _network(model, cells, whole, recipe, on)
-        if recipe.epochs and not _train(
-            network, model, cells, whole, recipe, folder, on, saves=out is not None
-        ):
-            start = None  # the encoder is another one now
+        if recipe.epochs:
+            keeps_start = _train(
+                network, model, cells, whole, recipe, folder, on, saves=out is not None
+            )
+            start = start if keeps_start else None  # or the encoder is another one now
         history = make_history(read_history(folder / _HISTORY), _keep(recipe, cells))
         classifier = build(
             network, model, cells, whole, recipe, n_genes, history, about or {}, start, device=on
@@ -219,7 +220,7 @@ def _train(
     *,
     saves: bool,
 ) -> bool:
-    """Train the network, leave it with the weights of the epoch to keep; whether that is none."""
+    """Train the network to the epoch to keep; whether that is none, and the start was better."""
     vocabulary, limit = model.vocabulary, model.config.max_position_embeddings
     codes, rows = cells.labels.codes, np.flatnonzero(~cells.aside)
     stream = Stream(

@@ -122,23 +122,17 @@ def _check(recipe: Recipe) -> None:
         )
 
 
+_FITTED: dict[str, Any] = {  # heads that are fitted, not drawn at random
+    "hidden_layer": -2,
+    "gene_votes": True,
+    "probe_cells": 20_000,
+    "balance": "weights",
+}
 RECIPES: Mapping[str, Recipe] = {
-    "fast": Recipe(
-        name="fast",
-        hidden_layer=-2,
-        gene_votes=True,
-        probe_cells=20_000,
-        balance="weights",
-        frozen_layers=-1,
-        epochs=0,
-        validation_share=0.0,
-    ),
+    "fast": Recipe(name="fast", **_FITTED, frozen_layers=-1, epochs=0, validation_share=0.0),
     "tuned": Recipe(
         name="tuned",
-        hidden_layer=-2,
-        gene_votes=True,
-        probe_cells=20_000,
-        balance="weights",
+        **_FITTED,
         frozen_layers=2,
         epochs=3,
         head_learning_rate=1e-3,

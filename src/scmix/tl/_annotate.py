@@ -142,7 +142,7 @@ def annotate(
     >>> cells = scmix.datasets.pancreas()
     >>> human = cells[cells.obs["species"] == "human", cells.var["species"] == "human"][::3]
     >>> reference, new = human[::2].copy(), human[1::2].copy()
-    >>> classifier = scmix.tl.fine_tune(reference, "cell_type", epochs=0, n_genes=256)
+    >>> classifier = scmix.tl.fine_tune(reference, "cell_type", n_genes=256)
     >>> scmix.tl.annotate(new, classifier)
     >>> set(new.obs["scmix_label"]) <= set(reference.obs["cell_type"])
     True

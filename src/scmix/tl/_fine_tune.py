@@ -45,7 +45,7 @@ def fine_tune(
     device: str | None = None,
     **settings: Any,
 ) -> CellClassifier:
-    """Train a classifier of cells: a pretrained encoder, fine-tuned with a head for each label key.
+    """Make a classifier of cells: a pretrained encoder with a head for each label key.
 
     `adata` is read, never written. Recipe "fast" leaves the encoder as it is, fits the heads in
     seconds and calibrates them by cross-validation, by whole donors or batches where `groups` names
@@ -111,7 +111,7 @@ def fine_tune(
     >>> import scmix
     >>> cells = scmix.datasets.pancreas()
     >>> human = cells[cells.obs["species"] == "human"].copy()
-    >>> classifier = scmix.tl.fine_tune(human, "cell_type", species_key="species", epochs=0)
+    >>> classifier = scmix.tl.fine_tune(human, "cell_type", species_key="species")
     >>> classifier.label_keys
     ('cell_type',)
     """
