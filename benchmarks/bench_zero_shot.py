@@ -283,6 +283,16 @@ def random_projection(adata: ad.AnnData) -> np.ndarray:
     return GaussianRandomProjection(256, random_state=0).fit_transform(log_counts(adata).X)
 
 
+def projected_ranks(adata: ad.AnnData) -> np.ndarray:
+    """A Gaussian random projection to 256 dimensions of each gene's 1 / log2(1 + rank)."""
+    ranked = scmix.pp.rank_encode(
+        adata, species_key="species", on_duplicate="sum", n_genes=1023, copy=True
+    )
+    ranks = ranked.layers["rank"].astype(np.float32)
+    ranks.data = 1 / np.log2(1 + ranks.data)
+    return GaussianRandomProjection(256, random_state=0).fit_transform(ranks)
+
+
 def orthologue_pca(adata: ad.AnnData) -> np.ndarray:
     """PCA-50 of one-to-one orthologues."""
     made = scmix.tl.orthologue_pca(adata, species_key="species", copy=True)
@@ -349,7 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-cells", type=int, default=1500, help="of a data set or side")
     parser.add_argument("--untrained", type=int, default=3, help="seeds of the untrained encoder")
     parser.add_argument("--no-baselines", action="store_true", help="the model only")
-    parser.add_argument("--pool", help="of tl.embed; the model's own by default")
+    parser.add_argument("--pool", default="mean", help="of tl.embed")
     parser.add_argument("--hidden-layer", type=int, default=-2)
     parser.add_argument("--cache", type=Path, help="folder that keeps embeddings between runs")
     parser.add_argument("--out", default="zero_shot", help="start of the names of the csv files")
@@ -368,7 +378,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed in range(args.untrained):
             twin = scmix.models.untrained(model, seed=seed)
             ours[f"untrained seed {seed}"] = by_model(twin, args.cache, **options)
-    simple = {} if args.no_baselines else {"PCA": pca, "random projection": random_projection}
+    simple = {
+        "PCA": pca,
+        "random projection": random_projection,
+        "random projection of ranks": projected_ranks,
+    }
+    simple = {} if args.no_baselines else simple
     across = {} if args.no_baselines else {"PCA on orthologues": orthologue_pca}
     names = [name for name in (args.datasets or "").split(",") if name] or None
     pairs = [name for name in args.pairs.split(",") if name]

@@ -1,5 +1,7 @@
 """Embeddings from co-expression find planted modules, and no batch or species."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -68,19 +70,26 @@ def test_values_fall_with_the_rank_and_sum_to_one(corpus):
     np.testing.assert_allclose(ranks[0].toarray()[0, cell], weights / weights.sum(), rtol=1e-6)
 
 
-def test_the_median_row_has_the_spread_of_the_random_start_and_the_unseen_are_short(corpus):
-    encoder = make_model(corpus.vocabulary, recipe("scmix-mini", hidden_size=32)).encoder
-    weight = encoder.bert.embeddings.word_embeddings.weight
-    positions = encoder.bert.embeddings.position_embeddings.weight
-    before, before_positions = weight.detach().clone(), positions.detach().clone()
-    n = start_from_coexpression(encoder, corpus, seed=0)
-    genes, vectors = coexpression_embeddings(corpus, 32, seed=0)
+def started(corpus, **changes):
+    """An encoder before and after it was started, and the number of genes set."""
+    encoder = make_model(corpus.vocabulary, recipe("scmix-mini", hidden_size=32, **changes)).encoder
+    before = deepcopy(encoder)
+    return before.bert.embeddings, encoder, start_from_coexpression(encoder, corpus, seed=0)
+
+
+def test_the_median_row_has_the_length_of_the_random_start_and_the_unseen_are_short(corpus):
+    before, encoder, n = started(corpus)
+    weight = encoder.bert.embeddings.word_embeddings.weight.detach()
+    genes, vectors = coexpression_embeddings(corpus, 30, seed=0)
     assert len(genes) == n > N_GENES
-    spread = weight.detach()[genes].std(1, correction=0).numpy()
-    assert np.median(spread) == pytest.approx(encoder.config.initializer_range, rel=1e-4)
-    np.testing.assert_allclose(spread / spread[0], vectors.std(1) / vectors[0].std(), rtol=1e-3)
+    length = weight[genes].norm(dim=1).numpy()
+    assert np.median(length) == pytest.approx(
+        encoder.config.initializer_range * 32**0.5, rel=1e-4
+    )
+    np.testing.assert_allclose(length / length[0], vectors.std(1) / vectors[0].std(), rtol=1e-3)
     unseen = np.setdiff1d(corpus.vocabulary.genes.token, genes)
-    torch.testing.assert_close(weight.detach()[unseen], before[unseen] / 10)
+    old = before.word_embeddings.weight.detach()
+    torch.testing.assert_close(weight[unseen, :30], old[unseen, :30] / 10)
     bias = encoder.cls.predictions.bias.detach().double().exp()
     assert float(bias.sum()) == pytest.approx(1, rel=1e-4)
     counts = np.bincount(
@@ -88,9 +97,31 @@ def test_the_median_row_has_the_spread_of_the_random_start_and_the_unseen_are_sh
     )
     np.testing.assert_allclose(bias / bias[0], counts + 1, rtol=1e-3)
     special = corpus.vocabulary.special_ids.tolist()
-    torch.testing.assert_close(weight.detach()[special], before[special])
-    torch.testing.assert_close(positions.detach(), before_positions / 50)
+    torch.testing.assert_close(weight[special, :30], old[special, :30])
     assert not encoder.bert.embeddings.token_type_embeddings.weight.any()
+
+
+@pytest.mark.parametrize("layers", [1, 2, 4])
+def test_the_mean_over_a_cell_starts_as_its_ranks_on_the_components(corpus, layers):
+    _, encoder, _ = started(corpus, num_hidden_layers=layers, max_length=64)
+    encoder.eval()
+    cell = corpus.sequences(np.arange(1), max_genes=40).tokens
+    species = corpus.vocabulary.special["<human>"]
+    tokens = torch.tensor([species, *cell])  # the first gene stands at position 1
+    with torch.no_grad():
+        hidden = encoder(tokens, [0, len(tokens)], layer=-2)[1:]
+    mean = hidden.mean(0)
+    assert not mean[-2:].any()  # no ballast
+    words = encoder.bert.embeddings.word_embeddings.weight.detach()[cell.astype(int)]
+    ranks = words / torch.log2(1 + torch.arange(1.0, len(cell) + 1))[:, None]
+    assert torch.cosine_similarity(mean, ranks.mean(0), dim=0) > 0.95
+    plain = torch.cosine_similarity(mean, words.mean(0), dim=0)
+    assert torch.cosine_similarity(mean, ranks.mean(0), dim=0) > plain
+
+
+def test_without_positions_the_start_leaves_them_at_zero(corpus):
+    _, encoder, _ = started(corpus, positions=False)
+    assert not encoder.bert.embeddings.position_embeddings.weight.any()
 
 
 def test_the_seed_decides(corpus):

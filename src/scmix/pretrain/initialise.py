@@ -9,9 +9,9 @@ from ..encoder import Encoder
 from .corpus import Corpus
 from .sampling import Sampler
 
-_POSITIONS = 0.02  # what a token is counts before where it stands
 _N_CELLS = 40_000  # most cells that are looked at
 _UNSEEN = 0.1  # length of a gene that was never seen, beside the median of those that were
+_BALLAST = 10.0  # what the first position adds, beside the length of a median gene
 
 
 @torch.no_grad()
@@ -22,11 +22,18 @@ def start_from_coexpression(
 
     Every row is centred on zero. The median row has the spread of the normal start
     (``initializer_range``); others are longer or shorter, as much as their genes take part in the
-    components, which is what ``pool="weighted"`` weighs genes by. Genes never seen keep their
-    random direction and become short. What is added to every token alike starts near zero:
-    positions 50 times smaller than usual, the token type at zero. The bias of the head starts at
-    the logarithm of each gene's share of all tokens, so that the masked language model starts at
-    the entropy of these shares and does not bend the embeddings to learn them.
+    components. Genes never seen keep their random direction and become short.
+
+    LayerNorm would make all tokens equally long. So the last few dimensions are ballast: no gene
+    has a value there, but position r has one of size ``log2(1 + r)``, ten times the length of a
+    median gene. What LayerNorm leaves of a gene is then in proportion to its length divided by
+    ``log2(1 + r)``, and the mean over the genes of a cell is the cell's point on the components.
+    The layers start blind to the ballast, and the second to last hidden state, which `tl.embed`
+    reads, is without it.
+
+    The bias of the head starts at the logarithm of each gene's share of all tokens, so that the
+    masked language model starts at the entropy of these shares and does not bend the embeddings to
+    learn them.
 
     Parameters
     ----------
@@ -45,18 +52,48 @@ def start_from_coexpression(
     """
     embeddings = encoder.bert.embeddings
     weight = embeddings.word_embeddings.weight
+    width = weight.shape[1]
+    n_ballast = ballast_size(width)
     genes, vectors = coexpression_embeddings(
-        corpus, weight.shape[1], max_genes=max_genes, seed=seed
+        corpus, width - n_ballast, max_genes=max_genes, seed=seed
     )
     vectors = vectors - vectors.mean(1, keepdims=True)
-    spread = vectors.std(1)
-    vectors *= encoder.config.initializer_range / np.median(spread[spread > 0])
+    length = np.linalg.norm(vectors, axis=1)
+    median = encoder.config.initializer_range * width**0.5
+    vectors *= median / np.median(length[length > 0])
     weight[_gene_tokens(corpus)] *= _UNSEEN
-    weight[torch.from_numpy(genes)] = torch.from_numpy(vectors).to(weight)
+    weight[:, -n_ballast:] = 0
+    weight[torch.from_numpy(genes), :-n_ballast] = torch.from_numpy(vectors).to(weight)
     encoder.cls.predictions.bias.copy_(log_shares(corpus, max_genes=max_genes, seed=seed))
-    embeddings.position_embeddings.weight.mul_(_POSITIONS)
     embeddings.token_type_embeddings.weight.zero_()
+    if embeddings.position_embeddings.weight.requires_grad:  # not of recipes without positions
+        _weigh_by_position(encoder, _BALLAST * median)
     return len(genes)
+
+
+def ballast_size(width: int) -> int:
+    """Number of dimensions that hold no genes."""
+    return 2 * max(1, width // 128)
+
+
+def _weigh_by_position(encoder: Encoder, length: float) -> None:
+    """Write ``length * log2(1 + position)`` into the ballast and keep the layers off it."""
+    positions = encoder.bert.embeddings.position_embeddings.weight
+    n = ballast_size(positions.shape[1])
+    sides = torch.ones(n).to(positions)
+    sides[::2] = -1  # the mean over a token, which LayerNorm takes away, stays zero
+    rank = torch.arange(len(positions)).clamp(min=1).to(positions)
+    positions.zero_()
+    positions[:, -n:] = length * torch.log2(1 + rank)[:, None] * sides / n**0.5
+    layers = encoder.bert.encoder.layer
+    for layer in layers:
+        attention = layer.attention
+        for reader in (*attention.self.children(), layer.intermediate.dense):
+            reader.weight[:, -n:] = 0
+        for writer in (attention.output.dense, layer.output.dense):
+            writer.weight[-n:] = 0
+    last = layers[-2].output if len(layers) > 1 else encoder.bert.embeddings
+    last.LayerNorm.weight[-n:] = 0
 
 
 def _gene_tokens(corpus: Corpus) -> torch.Tensor:

@@ -203,7 +203,6 @@ RECIPES = {
         max_length=1024,
         length_multiple=64,
         tokens_per_step=12_288,
-        simcse_pool="weighted",
         simcse_negatives="dataset",
         datasets_per_step=2,
         learning_rate=5e-5,
