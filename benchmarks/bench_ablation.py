@@ -41,10 +41,9 @@ START: dict = {"steps": 1, "learning_rate": 1e-9}
 MLM = {"objectives": {"mlm": 1.0}}
 CONTRAST = {
     "objectives": {"mlm": 1.0, "subset_contrast": 1.0},
-    "subset_contrast_pool": "weighted",
     "subset_contrast_negatives": "dataset",
 }
-WHOLE = {"objectives": {"wced": 1.0}, "wced_pool": "weighted"}
+WHOLE = {"objectives": {"wced": 1.0}}
 RECIPES: dict[str, dict] = {
     "random start (no step)": {"init": "random", **START},
     "co-expression (no step)": START,
@@ -53,7 +52,7 @@ RECIPES: dict[str, dict] = {
     "mlm + subset contrast": CONTRAST,
     "wced": WHOLE,
     "wced + mlm": {**WHOLE, "objectives": {"wced": 1.0, "mlm": 1.0}},
-    "poisson": {"objectives": {"poisson": 1.0}, "poisson_pool": "weighted"},
+    "poisson": {"objectives": {"poisson": 1.0}},
     "separate vocabulary": {"vocabulary": "separate"},
     "no species token": {"species_token_dropout": 1.0},
     "2 layers": {"num_hidden_layers": 2},
@@ -87,7 +86,7 @@ def main() -> None:
             changes = {"steps": args.steps, **RECIPES[name], "seed": seed}
             if not rows.has(name, seed, changes["steps"]):
                 model = trained(args.out, folder, name, changes)
-                by_model = zero_shot.by_model(model, pool="weighted")
+                by_model = zero_shot.by_model(model)
                 rows.add(name, seed, changes["steps"], judged(folder, by_model, args.max_cells))
     print(rows.markdown())
 

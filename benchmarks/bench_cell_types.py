@@ -86,7 +86,7 @@ class Question:
 
     def vectors(self, model: scmix.checkpoints.Model, cache: Path) -> np.ndarray:
         key = hashlib.sha256(
-            f"{self.name} {model.sha256} {model.default_pool} {len(self.cells.codes)}".encode()
+            f"{self.name} {model.sha256} {len(self.cells.codes)}".encode()
             + "".join(self.cells.adata.obs_names).encode()
         )
         file = cache / f"{self.name.replace(' ', '_')}-{key.hexdigest()[:16]}.npy"

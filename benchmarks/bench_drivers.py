@@ -66,7 +66,6 @@ class Cells:
             self.model.encoder,
             read,
             special_ids=self.model.vocabulary.special_ids,
-            pool=self.model.default_pool,
             layer=LAYER,
         )
 
@@ -92,7 +91,6 @@ class Cells:
             self.centre,
             self.direction,
             layer=LAYER,
-            pool=self.model.default_pool,
         )
         effects = [part for _, part in screen.run(cells, self.species[rows])]
         cell = np.repeat(np.arange(len(rows)), cells.lengths)
@@ -113,7 +111,6 @@ class Cells:
             self.model.vocabulary,
             plan,
             layer=LAYER,
-            pool=self.model.default_pool,
             by_token=by_token,
             centre=self.centre if by_token else None,
         )

@@ -60,7 +60,7 @@ class Bench:
     """Cells, the direction between two cell types, and the ways to sweep over genes."""
 
     def __init__(self, model: checkpoints.Model, n_cells: int, seed: int) -> None:
-        self.model, self.pool, self.layer = model, model.default_pool, -2
+        self.model, self.layer = model, -2
         adata = scmix.datasets.pancreas()
         adata = adata[(adata.obs.species == "human").to_numpy(), adata.var.species == "human"]
         types = adata.obs.cell_type.astype(str).to_numpy()
@@ -72,7 +72,6 @@ class Bench:
             model.encoder,
             self.read(truncate(cells, self.length)),
             special_ids=model.vocabulary.special_ids,
-            pool=self.pool,
             layer=self.layer,
             device="cpu",
             dtype="bfloat16",
@@ -104,7 +103,7 @@ class Bench:
         """Effects of deleting the chosen genes: token, effect and cell of every edit."""
         encoder = inference.prepare(self.model.encoder, CPU, dtype)
         plan = Plan(Edit("delete", self.length), self.model.vocabulary.n_tokens, chosen=chosen)
-        engine = Engine(encoder, self.model.vocabulary, plan, self.layer, self.pool)
+        engine = Engine(encoder, self.model.vocabulary, plan, self.layer)
         measure = Measure(self.centre, self.direction[None])
         tokens, effects, cells = [], [], []
         for found in engine.run(self.cells, self.species):
@@ -120,9 +119,8 @@ class Bench:
         cells = self.cells if cells is None else cells
         encoder = inference.prepare(self.model.encoder, CPU, dtype)
         screen = Screen(
-            encoder, self.model.vocabulary, self.length, self.centre, self.direction, self.layer,
-            self.pool,
-        )  # fmt: skip
+            encoder, self.model.vocabulary, self.length, self.centre, self.direction, self.layer
+        )
         parts = [v for _, v in screen.run(cells, np.zeros(len(cells), np.int8))]
         return truncate(cells, self.length).tokens, np.concatenate(parts)
 

@@ -178,21 +178,6 @@ def test_pool_is_the_mean_of_kept_tokens():
     torch.testing.assert_close(every, torch.stack([expected[:2].mean(0), expected[2:].mean(0)]))
 
 
-def test_weighted_pool_weighs_by_gene_and_by_rank_among_the_kept():
-    hidden = torch.randn(6, 4)
-    keep = torch.tensor([True, False, True, True, False, False])
-    encoder = Encoder(CONFIG)
-    tokens = torch.tensor([7, 8, 9, 7, 8, 9])
-    with torch.no_grad():
-        encoder.bert.embeddings.word_embeddings.weight[9] *= 3
-        found = encoder.pool(hidden, [0, 3, 4, 6], keep, lengths=encoder.lengths(tokens))
-        long = encoder.bert.embeddings.word_embeddings.weight[[7, 9]].norm(dim=1)
-    share = long * torch.tensor([1, 1 / np.log2(3)], dtype=torch.float32)
-    expected = (share / share.sum()) @ hidden[[0, 2]]
-    torch.testing.assert_close(found[:2], torch.stack([expected, hidden[3]]))
-    assert found[2].isnan().all()
-
-
 @pytest.mark.parametrize("keep", [None, torch.tensor([True, False, True, True, True])])
 def test_pool_has_a_gradient(keep):
     hidden = torch.randn(5, 3, dtype=torch.float32, requires_grad=True)

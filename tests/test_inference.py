@@ -67,11 +67,6 @@ def test_pools_by_hand(layer):
     for tokens in cells:
         hidden = ENCODER(torch.from_numpy(tokens), [0, len(tokens)], layer=layer)
         expected["mean"].append(hidden[1:].mean(0, keepdim=True))
-        embedding = ENCODER.bert.embeddings.word_embeddings.weight.numpy()[tokens[1:]]
-        weights = np.linalg.norm(embedding, axis=1)
-        weights /= np.log2(1 + np.arange(1, len(tokens), dtype=np.float32))
-        weighted = torch.from_numpy(weights / weights.sum()) @ hidden[1:]
-        expected["weighted"].append(weighted[None])
         expected["first"].append(hidden[1:2])
         expected["cls"].append(hidden[:1])
         expected["pooler"].append(ENCODER.pooler(hidden[:1]))
@@ -84,7 +79,7 @@ def test_pools_by_hand(layer):
 
 def test_cells_without_genes_are_nan():
     cells = Sequences.from_list([[], [2, 8, 9], [2], [5]])
-    for pool in ("mean", "weighted", "first", "pooler"):
+    for pool in ("mean", "first", "pooler"):
         found = embed(cells, pool=pool)
         assert np.isnan(found).all(1).tolist() == [True, False, True, False]
     assert embed(Sequences.from_list([])).shape == (0, 32)

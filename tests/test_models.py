@@ -211,8 +211,3 @@ def test_the_bundled_model() -> None:
     assert sum(path.stat().st_size for path in model.path.iterdir()) < 35e6
     files = json.loads((model.path / "manifest.json").read_text())["files"]
     assert {path.name for path in model.path.iterdir()} == {*files, "manifest.json"}
-
-
-def test_the_untrained_twin_pools_as_its_model_does():
-    assert models.untrained("scmix-mini").default_pool == "weighted"
-    assert models.load("scmix-mini").default_pool == "weighted"

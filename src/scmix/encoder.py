@@ -165,8 +165,6 @@ class Encoder(nn.Module):
         hidden: Tensor,
         indptr: Tensor | Sequence[int],
         keep: Tensor | None = None,
-        *,
-        lengths: Tensor | None = None,
     ) -> Tensor:
         """Mean over the tokens of each cell, in fp32.
 
@@ -178,11 +176,6 @@ class Encoder(nn.Module):
             Shape ``(n + 1,)``.
         keep
             Which tokens count, bool, shape ``(T,)``; None: all.
-        lengths
-            Length of each token's word embedding (:meth:`lengths`), shape ``(T,)``, for a weighted
-            mean: the token of rank r among those that count weighs its length divided by
-            ``log2(1 + r)`` as in discounted cumulative gain (Järvelin & Kekäläinen, 2002). None:
-            all weigh the same.
 
         Returns
         -------
@@ -191,13 +184,7 @@ class Encoder(nn.Module):
         bounds = torch.as_tensor(indptr).to(device="cpu", dtype=torch.int64)
         x = hidden.float()
         offsets = bounds.to(x.device)
-        if keep is None:
-            keep = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        weights = keep.to(x)
-        if lengths is not None:
-            before = F.pad(keep.cumsum(0), (1, 0))
-            rank = before[1:] - before[offsets[:-1]].repeat_interleave(offsets.diff())
-            weights = weights * lengths.to(x) / torch.log2(1 + rank.clamp(min=1))
+        weights = x.new_ones(len(x)) if keep is None else keep.to(x)
         total = torch.segment_reduce(weights, "sum", offsets=offsets)
         sizes = bounds.diff()
         if len(sizes) and sizes[0] > 0 and (sizes == sizes[0]).all():  # one product, 5 x faster
@@ -205,16 +192,6 @@ class Encoder(nn.Module):
             return (weights.view(shape)[:, None] @ x.unflatten(0, shape))[:, 0] / total[:, None]
         x = x * weights[:, None]
         return torch.segment_reduce(x, "sum", offsets=offsets, axis=0) / total[:, None]
-
-    def lengths(self, tokens: Tensor | None = None) -> Tensor:
-        """Length of the word embedding of tokens, or of the whole vocabulary.
-
-        Layer normalisation makes all tokens equally long, so that the encoder itself cannot say
-        that a gene matters less: :meth:`pool` can, by these.
-        """
-        weight = self.bert.embeddings.word_embeddings.weight
-        rows = weight if tokens is None else weight[tokens.to(weight.device)]
-        return torch.linalg.vector_norm(rows, dim=1)
 
     def pooler(self, first: Tensor) -> Tensor:
         """The pooler's output for the hidden states of first tokens, ``(n, H)``."""

@@ -19,8 +19,8 @@ from scmix._warn import warn
 from scmix.batches import Sequences, pack, ranges
 from scmix.encoder import Encoder
 
-Pool = Literal["mean", "weighted", "cls", "first", "pooler", "tokens"]
-POOLS = ("mean", "weighted", "cls", "first", "pooler", "tokens")
+Pool = Literal["mean", "cls", "first", "pooler", "tokens"]
+POOLS = ("mean", "cls", "first", "pooler", "tokens")
 
 # Tokens of a batch for an encoder of width 256. On CPU what a batch computes should stay in cache.
 BATCH_TOKENS = {"cpu": 8_192, "cuda": 131_072, "mps": 16_384}
@@ -52,12 +52,11 @@ def run(
     sequences
         Tokens of each cell, special tokens included.
     special_ids
-        Tokens that are not genes: "mean", "weighted" and "first" leave them out.
+        Tokens that are not genes: "mean" and "first" leave them out.
     pool
-        "mean" over the genes of a cell; "weighted": the same, with weights by gene
-        and by its rank (see :meth:`scmix.encoder.Encoder.pool`); "cls": the ``<cls>`` token in
-        front; "first": the gene of highest rank; "pooler": the checkpoint's pooler on the token in
-        front, as Geneformer and transformers do it; "tokens": no pooling.
+        "mean" over the genes of a cell; "cls": the ``<cls>`` token in front; "first": the gene of
+        highest rank; "pooler": the checkpoint's pooler on the token in front, as Geneformer and
+        transformers do it; "tokens": no pooling.
     layer
         Index into the hidden states as in transformers: 0 embeddings, -1 the last layer.
         Geneformer's ``emb_layer`` 0 is -1 here, its -1 is -2.
@@ -274,11 +273,9 @@ def _pooled(
         return hidden
     if hidden.device.type == "mps":  # has no segment_reduce
         hidden = hidden.cpu()
-    if pool in ("mean", "weighted"):
+    if pool == "mean":
         keep = None if is_gene.all() else torch.from_numpy(is_gene).to(hidden.device)
-        weighted = pool == "weighted"
-        lengths = model.lengths(torch.from_numpy(part.tokens)) if weighted else None
-        return model.pool(hidden, torch.from_numpy(part.indptr), keep, lengths=lengths)
+        return model.pool(hidden, torch.from_numpy(part.indptr), keep)
     front = part.indptr[:-1]
     if pool == "first":
         genes = np.flatnonzero(is_gene)

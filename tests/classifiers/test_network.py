@@ -30,16 +30,14 @@ def batch(model, make_cells):
     return cells, as_batch(cells, model.vocabulary, 24)
 
 
-@pytest.mark.parametrize("pool", ["mean", "weighted"])
-def test_logits_are_those_of_inference_and_heads(model, batch, pool):
+def test_logits_are_those_of_inference_and_heads(model, batch):
     cells, tensors = batch
-    network = make(model, pool=pool)
+    network = make(model)
     special_ids = model.vocabulary.special_ids
     pooled = inference.run(
         network.encoder,
         first_tokens(cells, 24),
         special_ids=special_ids,
-        pool=pool,
         layer=1,
         dtype="float32",
         device="cpu",

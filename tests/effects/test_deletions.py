@@ -42,15 +42,14 @@ def test_hidden_states_of_every_deletion(encoder, layer):
 
 
 @pytest.mark.parametrize("readmit", [True, False])
-@pytest.mark.parametrize("pool", ["mean", "weighted"])
-def test_effects_are_those_of_single_runs(encoder, monkeypatch, readmit, pool):
+def test_effects_are_those_of_single_runs(encoder, monkeypatch, readmit):
     rng = np.random.default_rng(1)
     vocabulary = Vocabulary.bundled()
     own = np.flatnonzero(vocabulary.species_of_token[0])[:400]
     lengths = (LENGTH + 3, LENGTH - 1, LENGTH, 12)  # longer than is read, as long, shorter
     cells = Sequences.from_list([rng.permutation(own)[:n] for n in lengths])
     plan = Plan(Edit("delete", LENGTH - 1, readmit=readmit), vocabulary.n_tokens)
-    engine = Engine(encoder, vocabulary, plan, -2, pool, by_token=True, batch_tokens=100)
+    engine = Engine(encoder, vocabulary, plan, -2, by_token=True, batch_tokens=100)
 
     def run(fewest):
         monkeypatch.setattr(_engine, "FEWEST", fewest)

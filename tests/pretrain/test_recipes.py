@@ -55,7 +55,7 @@ def test_changes_leave_the_named_recipe_alone():
     [
         ({"step": 3}, "Did you mean steps"),
         ({"steps": 0}, "steps=0"),
-        ({"simcse_pool": "max"}, "mean, weighted, first"),
+        ({"simcse_pool": "max"}, "mean, first"),
         ({"objectives": {}}, "mlm, simcse, subset_contrast, xspecies"),
         ({"objectives": {"mlm": 1, "wecd": 1}}, "Did you mean wced"),
         ({"objectives": {"mlm": 0}}, "above 0"),
@@ -79,7 +79,7 @@ def test_an_unknown_recipe():
     [
         ("txfm", {"max_length": 2048}, "keep_k=2048 with max_length=2048"),
         ("wced-rank", {"subset_share": (1, 1)}, "would hide nothing"),
-        ("wced", {"wced_pool": "max"}, "mean, weighted, cls"),
+        ("wced", {"wced_pool": "max"}, "mean, cls"),
         ("wced", {"part_masker": "mlm"}, "subset, keep_k, uniform, nonzero_zero"),
         ("wced", {"value_input": "rank"}, "none, mlp"),
         ("wced", {"keep_k": 0}, "keep_k=0"),

@@ -7,7 +7,7 @@ from .._errors import ModelFileError
 from ._files import parse_json
 
 MAX_BYTES = 2**24
-POOLS = ("mean", "weighted", "pooler")
+POOLS = ("mean", "pooler")
 _MAX_CLASSES = 100_000
 _TYPES = {
     "label_keys": list,

@@ -58,14 +58,6 @@ class Model:
         return self.encoder.config
 
     @property
-    def default_pool(self) -> str:
-        """How `tl.embed` pools the genes of a cell: as an objective did in training, or "mean"."""
-        recipe = self.manifest.get("recipe", {})
-        pools = [recipe.get(f"{name}_pool") for name in recipe.get("objectives", {})]
-        pools.append(recipe.get("pool"))  # of an untrained twin
-        return "weighted" if "weighted" in pools else "mean"
-
-    @property
     def n_parameters(self) -> int:
         """Numbers in the encoder and its head."""
         return sum(parameter.numel() for parameter in self.encoder.parameters())
@@ -217,7 +209,6 @@ def untrained(
     *,
     seed: int = 0,
     pooler: bool = False,
-    pool: str = "mean",
     name: str | None = None,
 ) -> Model:
     """A model with random weights; the same seed gives the same weights.
@@ -230,8 +221,6 @@ def untrained(
         Not negative. Torch's global random state is left alone.
     pooler
         Whether the encoder has a pooler.
-    pool
-        Its `default_pool`.
     name
         Of the model; None: "untrained-<seed>".
 
@@ -243,7 +232,7 @@ def untrained(
         raise InputError(f"Found seed={seed!r}, expected an integer from 0 to 2**63 - 1.")
     _check_fit(config, vocabulary)
     encoder = _random_encoder(config, pooler=pooler, seed=seed).eval()
-    recipe = {"name": "untrained", "seed": seed, "pool": pool}
+    recipe = {"name": "untrained", "seed": seed}
     manifest = {"recipe": recipe, "training_data": [], "licence": ""}
     return Model(
         encoder, vocabulary, manifest, name or f"untrained-{seed}", weights_sha256(encoder)

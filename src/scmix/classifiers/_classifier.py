@@ -33,8 +33,7 @@ class CellClassifier:
     heads
         Label key to what gives the logits.
     pool, hidden_layer
-        What stands for a cell: "mean", "weighted" or "pooler" of this hidden state (0: the
-        embeddings).
+        What stands for a cell: "mean" or "pooler" of this hidden state (0: the embeddings).
     n_genes
         Most genes that are read of a cell, the most distinctive first.
     calibration

@@ -126,12 +126,11 @@ def _network(
 ) -> tuple[Network, Start | None]:
     """The network before training, heads at random or fitted, and what they were fitted on."""
     torch.manual_seed(recipe.seed)
-    pool = model.default_pool if recipe.pool == "auto" else recipe.pool
     encoder = with_pooler(model.encoder, recipe.pool == "pooler", recipe.seed)
     network = Network(
         encoder,
         [names.size for names in cells.labels.classes.values()],
-        pool=pool,
+        pool=recipe.pool,
         hidden_layer=encoder.resolve_layer(recipe.hidden_layer),
         gene_votes=recipe.gene_votes,
         dropout=recipe.dropout,

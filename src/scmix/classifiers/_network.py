@@ -31,7 +31,7 @@ class Network(nn.Module):
     sizes
         Number of classes of each key.
     pool
-        "mean" over the genes, "weighted" by rank, or "pooler".
+        "mean" over the genes, or "pooler".
     hidden_layer
         Hidden state that is pooled, counted from 0.
     gene_votes
@@ -76,9 +76,8 @@ class Network(nn.Module):
         ]
 
     def _pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
-        if self.pool in ("mean", "weighted"):
-            lengths = self.encoder.lengths(batch["tokens"]) if self.pool == "weighted" else None
-            return self.encoder.pool(hidden, batch["indptr"], batch["is_gene"], lengths=lengths)
+        if self.pool == "mean":
+            return self.encoder.pool(hidden, batch["indptr"], batch["is_gene"])
         starts = torch.as_tensor(batch["indptr"][:-1], device=hidden.device)
         return self.encoder.pooler(hidden[starts]).float()
 

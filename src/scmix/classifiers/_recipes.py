@@ -8,7 +8,7 @@ from typing import Any
 from .._errors import InputError
 
 _CHOICES = {
-    "pool": ("auto", "mean", "weighted", "pooler"),
+    "pool": ("mean", "pooler"),
     "balance": ("none", "weights", "sampling"),
     "schedule": ("linear", "cosine", "constant"),
     "keep": ("best", "last"),
@@ -28,10 +28,10 @@ class Recipe:
     """
 
     name: str
-    # What stands for a cell: the mean over its genes ("mean", "weighted" by rank, or "auto": as
-    # the model was trained), or the pooler on its first token, which is what
-    # `transformers.BertForSequenceClassification` computes; and the hidden state it is taken from.
-    pool: str = "auto"
+    # What stands for a cell: the mean over its genes, or the pooler on its first token, which is
+    # what `transformers.BertForSequenceClassification` computes; and the hidden state it is taken
+    # from.
+    pool: str = "mean"
     hidden_layer: int = -1
     # A direct linear term besides: each gene votes for each class with its expression.
     gene_votes: bool = False

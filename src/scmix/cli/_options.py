@@ -82,8 +82,9 @@ def add_cells(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 def add_pooling(group: argparse._ArgumentGroup) -> None:
     """How a cell's hidden states become its vector."""
     group.add_argument(
-        "--pool", metavar="NAME", help="mean, weighted, first, cls or pooler; as trained"
-    )
+        "--pool", metavar="NAME", default="mean",
+        help="mean, first, cls or pooler (default: %(default)s)",
+    )  # fmt: skip
     group.add_argument(
         "--hidden-layer", type=int, metavar="N", help="hidden state that is pooled, from 0 or -1"
     )

@@ -19,7 +19,7 @@ from ._edits import Edits, cuts, whole_cells
 from ._originals import Originals, distinct, rows_of, shortened
 from ._plan import Plan
 
-POOLS = ("mean", "weighted", "cls")
+POOLS = ("mean", "cls")
 _BATCHES_AT_ONCE = 16  # enough for packing by length; the edited tokens of these are in memory
 
 
@@ -73,8 +73,7 @@ class Engine:
     layer
         Index into the hidden states.
     pool
-        "mean" over the genes, "weighted" (by gene and by rank, counted among the genes that are
-        pooled), or "cls".
+        "mean" over the genes, or "cls".
     leave_out, same_genes
         As in :class:`scmix.effects.Formula`.
     by_token
@@ -96,7 +95,6 @@ class Engine:
     centre: np.ndarray | None = None
     batch_tokens: int | None = None
     _budget: int = field(init=False, repr=False)
-    _lengths: Tensor | None = field(init=False, repr=False)  # of word embeddings
 
     def __post_init__(self) -> None:
         if self.pool not in POOLS:
@@ -106,8 +104,6 @@ class Engine:
         self.encoder.resolve_layer(self.layer)
         budget = self.batch_tokens or default_batch_tokens(self.encoder, self.device)
         object.__setattr__(self, "_budget", budget)
-        lengths = self.encoder.lengths().detach() if self.pool == "weighted" else None
-        object.__setattr__(self, "_lengths", lengths)
 
     @property
     def device(self) -> torch.device:
@@ -218,7 +214,7 @@ class Engine:
                 front = part.lengths[0] - edits.sequences.lengths[rows[0]]
                 hidden = shared.hidden(edits.rank[rows].astype(np.int64) + front - 1)
             before[rows] = self._originals_of(edits, rows, originals).cpu().numpy()
-            after[rows] = self._pooled(hidden, part, keep[where]).cpu().numpy()
+            after[rows] = self._pooled(hidden, part.indptr, keep[where]).cpu().numpy()
             if self.by_token:
                 cosine[where] = self._compare(hidden, originals, base[where])
 
@@ -240,18 +236,16 @@ class Engine:
             return rows_of(originals.first, which)
         lengths = originals.lengths[which]
         where = ranges(originals.indptr[which], lengths)
-        genes = Sequences(originals.tokens[where], np.concatenate([[0], np.cumsum(lengths)]))
         stays = edits.stays[ranges(edits.start[rows], lengths)]
         keep = stays if self.leave_out else np.ones_like(stays)
-        return self._pooled(rows_of(originals.genes, where), genes, keep)
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        return self._pooled(rows_of(originals.genes, where), indptr, keep)
 
-    def _pooled(self, hidden: Tensor, read: Sequences, keep: np.ndarray) -> Tensor:
+    def _pooled(self, hidden: Tensor, indptr: np.ndarray, keep: np.ndarray) -> Tensor:
         if self.pool == "cls":
-            return rows_of(hidden, read.indptr[:-1])
-        kept, lengths = torch.from_numpy(keep).to(hidden.device), None
-        if self._lengths is not None:
-            lengths = self._lengths[torch.from_numpy(read.tokens).to(hidden.device)]
-        return self.encoder.pool(hidden, torch.from_numpy(read.indptr), kept, lengths=lengths)
+            return rows_of(hidden, indptr[:-1])
+        kept = torch.from_numpy(keep).to(hidden.device)
+        return self.encoder.pool(hidden, torch.from_numpy(indptr), kept)
 
     def _effects(
         self,

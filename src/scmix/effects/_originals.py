@@ -16,9 +16,7 @@ class Originals:
     Parameters
     ----------
     indptr
-        Where the genes of each cell lie in `tokens` and `genes`, `(n + 1,)`.
-    tokens
-        Every gene, `(T,)`.
+        Where the genes of each cell lie in `genes`, `(n + 1,)`.
     genes
         Hidden state of every gene, float32 `(T, H)`.
     first
@@ -26,7 +24,6 @@ class Originals:
     """
 
     indptr: np.ndarray
-    tokens: np.ndarray
     genes: Tensor
     first: Tensor
 
@@ -36,7 +33,7 @@ class Originals:
         ends = np.concatenate([[0], np.cumsum(is_gene)])[read.indptr]
         front = np.minimum(read.indptr[:-1], max(len(hidden) - 1, 0))  # of no use in an empty cell
         genes = np.flatnonzero(is_gene)
-        return cls(ends, read.tokens[genes], rows_of(hidden, genes), rows_of(hidden, front))
+        return cls(ends, rows_of(hidden, genes), rows_of(hidden, front))
 
     @property
     def lengths(self) -> np.ndarray:

@@ -148,16 +148,13 @@ class Screen:
         if self.pool == "cls":
             return hidden[indptr[:-1][indptr.diff() > 0].to(hidden.device)]
         keep = torch.from_numpy(is_gene).to(hidden.device)
-        weighted = self.pool == "weighted"
-        lengths = self.encoder.lengths(torch.from_numpy(read.tokens)) if weighted else None
-        vectors = self.encoder.pool(hidden, indptr, keep, lengths=lengths)
+        vectors = self.encoder.pool(hidden, indptr, keep)
         if not self.leave_out:  # a token that weighs less counts less in the mean too
             apart = (
                 hidden - vectors.repeat_interleave(indptr.diff().to(hidden.device), 0)
             ).detach()
             apart = apart * weight[:, None].float()
-            share = self.encoder.pool(apart, indptr, keep, lengths=lengths)
-            vectors = vectors + share
+            vectors = vectors + self.encoder.pool(apart, indptr, keep)
         return vectors[(indptr.diff() > 0).to(hidden.device)]
 
     def _movement(self, vectors: Tensor) -> Tensor:

@@ -139,7 +139,6 @@ def untrained(like: "str | os.PathLike | Model" = "scmix-mini", seed: int = 0) -
         model.vocabulary,
         seed=seed,
         pooler=model.encoder.has_pooler,
-        pool=model.default_pool,
         name=f"{model.name}-untrained-{seed}",
     )
 

@@ -12,5 +12,5 @@ def check_vocabulary(vocabulary: Vocabulary, recipe: Recipe) -> None:
         if pool == "cls" and "<cls>" not in vocabulary.special:
             raise InputError(
                 f'Found {name}_pool="cls", but this vocabulary (mode {vocabulary.mode!r}) has no '
-                f'<cls> token. Pass {name}_pool="mean" or "weighted".'
+                f'<cls> token. Pass {name}_pool="mean".'
             )

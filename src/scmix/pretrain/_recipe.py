@@ -85,7 +85,6 @@ class Recipe:
     subset_share: tuple[float, float] = (0.3, 1.0)
 
     # SimCSE: contrast of the same masked tokens, read twice with different dropout.
-    # "weighted": genes weigh less the lower they rank; then also the default of `tl.embed`.
     simcse_pool: str = "mean"
     simcse_temperature: float = 0.05
     # Which other cells of the batch a cell is told apart from. "dataset" and "species" give no

@@ -12,7 +12,7 @@ from .._opening import opened
 from .._warn import warn
 from ..pp._match_adata import GeneOptions, match_adata
 from ._embedding import embedded
-from ._reading import Reader, check_target, read_out
+from ._reading import Reader, check_target, layer_read
 
 FEW_GENES = 10
 
@@ -27,7 +27,7 @@ def embed(
     gene_ids: str | None = None,
     on_duplicate: OnDuplicate = "error",
     allow_noninteger: bool = False,
-    pool: str | None = None,
+    pool: str = "mean",
     hidden_layer: int | None = None,
     n_genes: int | None = None,
     key_added: str = "X_scmix",
@@ -41,9 +41,8 @@ def embed(
 
     Genes are matched to the model's vocabulary, ranked within each cell (counts are not needed
     in any normalised form), and read by the encoder; the hidden states of a cell's genes are
-    averaged, by default with the weights that the model was trained with. A cell's vector does not
-    depend on the other cells. Counts are read in blocks of cells, so memory grows with the result
-    only.
+    averaged. A cell's vector does not depend on the other cells. Counts are read in blocks of
+    cells, so memory grows with the result only.
 
     Under `torchrun` or `accelerate launch` each process embeds its share of the cells, and all get
     the vectors of all. With a client of `dask.distributed`, a dask array is embedded on the
@@ -80,12 +79,8 @@ def embed(
     allow_noninteger
         Accept fractional counts, such as those corrected for ambient RNA.
     pool
-        `"mean"` over the cell's genes; `"weighted"`: a gene weighs the length of its word
-        embedding divided by `log2(1 + rank)`, so that distinctive genes count most; `"first"`: the
-        gene of highest rank;
-        `"cls"`, where the vocabulary has one; `"pooler"`, where the model has one. When not given:
-        what the model was trained with (`default_pool`): `"weighted"` for scmix-mini, otherwise
-        `"mean"`.
+        `"mean"` over the cell's genes; `"first"`: the gene of highest rank; `"cls"`, where the
+        vocabulary has one; `"pooler"`, where the model has one.
     hidden_layer
         Which hidden state is pooled, see above. Layers behind it are not run. When not given: the
         second to last, as is Geneformer's default, because the last is busy with predicting
@@ -138,13 +133,13 @@ def embed(
     """
     if pool == "tokens":
         raise InputError(
-            "Found pool='tokens', which gives a vector per token; expected 'mean', 'weighted', "
-            "'first', 'cls' or 'pooler'. For genes there is scmix.tl.gene_embeddings."
+            "Found pool='tokens', which gives a vector per token; expected 'mean', 'first', "
+            "'cls' or 'pooler'. For genes there is scmix.tl.gene_embeddings."
         )
     cells, cells_layer = opened(adata, layer)
     loaded = checkpoints.load(model)
     check_target(adata, "obsm", key_added, overwrite=overwrite, copy=copy)
-    pool, hidden_layer = read_out(loaded, pool, hidden_layer)
+    hidden_layer = layer_read(loaded, pool, hidden_layer)
     reader = Reader(loaded, pool, hidden_layer, n_genes, device, dtype, batch_tokens)
     genes = GeneOptions(
         species=species, species_key=species_key, gene_ids=gene_ids, on_duplicate=on_duplicate

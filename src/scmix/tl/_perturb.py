@@ -56,7 +56,7 @@ def perturb(
     gene_ids: str | None = None,
     on_duplicate: OnDuplicate = "error",
     allow_noninteger: bool = False,
-    pool: str | None = None,
+    pool: str = "mean",
     hidden_layer: int | None = None,
     n_genes: int | None = None,
     key_added: str = "perturbation",
@@ -144,7 +144,7 @@ def perturb(
     layer, species, species_key, gene_ids, on_duplicate, allow_noninteger
         As in `scmix.tl.embed`.
     pool, hidden_layer, n_genes
-        As in `scmix.tl.embed`; pools are `"mean"`, `"weighted"` and `"cls"`.
+        As in `scmix.tl.embed`; pools are `"mean"` and `"cls"`.
     key_added
         Key of `uns`.
     device, dtype, batch_tokens

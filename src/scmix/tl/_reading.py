@@ -151,13 +151,12 @@ class Reader:
         )
 
 
-def read_out(model: Model, pool: str | None, hidden_layer: int | None) -> tuple[str, int]:
-    """How a model's tokens are pooled and in which layer, when it is not said: see `tl.embed`."""
+def layer_read(model: Model, pool: str, hidden_layer: int | None) -> int:
+    """Which hidden state is pooled, when it is not said: see `tl.embed`."""
     _check_reads_ranks(model)
-    pool = model.default_pool if pool is None else pool
     if hidden_layer is None:
-        hidden_layer = -1 if pool == "pooler" else -2
-    return pool, hidden_layer
+        return -1 if pool == "pooler" else -2
+    return hidden_layer
 
 
 def _check_reads_ranks(model: Model) -> None:

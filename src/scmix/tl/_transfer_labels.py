@@ -48,7 +48,7 @@ def transfer_labels(
     center: Center | None = None,
     use_rep: str | None = None,
     model: "str | PathLike | checkpoints.Model" = "scmix-mini",
-    pool: str | None = None,
+    pool: str = "mean",
     hidden_layer: int | None = None,
     seed: int = 0,
     layer: str | None = None,

@@ -103,7 +103,7 @@ def make_sides(
 
 
 def read_out(
-    loaded: checkpoints.Model, pool: str | None, hidden_layer: int | None, seed: int
+    loaded: checkpoints.Model, pool: str, hidden_layer: int | None, seed: int
 ) -> tuple[checkpoints.Model, str, int]:
     """The model, how its tokens are pooled, and the layer that is."""
     if pool == PUBLISHED:
@@ -115,7 +115,7 @@ def read_out(
         return with_pooler(loaded, seed), "pooler", -1
     if pool == "tokens":
         raise InputError("Found pool='tokens'; expected one vector for each cell, as 'mean' gives.")
-    return loaded, *_reading.read_out(loaded, pool, hidden_layer)
+    return loaded, pool, _reading.layer_read(loaded, pool, hidden_layer)
 
 
 def with_pooler(model: checkpoints.Model, seed: int) -> checkpoints.Model:

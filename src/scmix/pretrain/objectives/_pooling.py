@@ -19,8 +19,8 @@ def pooled(encoder: Encoder, hidden: Tensor, view: dict[str, Any], pool: str) ->
     view
         The view.
     pool
-        "mean" or "weighted" (by gene and rank) over genes, special and masked tokens left out;
-        "first": the pooler's output for the top-ranked gene; "cls": the first token of each cell.
+        "mean" over genes, special and masked tokens left out; "first": the pooler's output for the
+        top-ranked gene; "cls": the first token of each cell.
 
     Returns
     -------
@@ -31,5 +31,4 @@ def pooled(encoder: Encoder, hidden: Tensor, view: dict[str, Any], pool: str) ->
     if pool == "cls":
         starts = view["place"].new_tensor(view["indptr"][:-1])
         return hidden[starts[view["place"]]].float()
-    lengths = encoder.lengths(view["tokens"]) if pool == "weighted" else None
-    return encoder.pool(hidden, view["indptr"], view["keep"], lengths=lengths)[view["place"]]
+    return encoder.pool(hidden, view["indptr"], view["keep"])[view["place"]]

@@ -41,7 +41,7 @@ class PoissonAutoencoder(nn.Module):
     n_tokens
         Size of the vocabulary.
     pool
-        "mean", "weighted" or "cls".
+        "mean" or "cls".
     total
         Counts are scaled to this total; published: 100,000.
     n_layers

@@ -17,8 +17,7 @@ class SimCSE(nn.Module):
     Parameters
     ----------
     pool
-        "mean" over genes; "weighted": weighted by rank (:meth:`scmix.encoder.Encoder.pool`);
-        "first": the pooler's output for the top-ranked gene, as published.
+        "mean" over genes; "first": the pooler's output for the top-ranked gene, as published.
     temperature
         Divides the cosines.
     negatives

@@ -36,7 +36,7 @@ class WholeCellDecoder(nn.Module):
     n_tokens
         Size of the vocabulary.
     pool
-        "mean", "weighted" or "cls".
+        "mean" or "cls".
     total
         Counts are scaled to this total.
     sets

@@ -103,7 +103,7 @@ class Models:
 
     def readers(
         self,
-        pool: str | None,
+        pool: str,
         hidden_layer: int | None,
         n_genes: int | None,
         device: str | None,
@@ -111,8 +111,6 @@ class Models:
         batch_tokens: int | None,
     ) -> list[Reader]:
         """How each of them reads cells."""
-        first = self.models[0]
-        pool = first.default_pool if pool is None else pool
         if pool not in POOLS:
             raise InputError(f"Found pool={pool!r}; expected one of {', '.join(POOLS)}.")
         layer = -2 if hidden_layer is None else hidden_layer
