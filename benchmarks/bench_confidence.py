@@ -123,7 +123,8 @@ def vectors_kept() -> Iterator[None]:
 
     def run(encoder: Any, sequences: Any, **options: Any) -> np.ndarray:
         some = encoder.bert.embeddings.word_embeddings.weight[:100].detach().cpu().numpy()
-        mark = hashlib.sha256(some.tobytes() + f"{options.get('pool')} {options.get('layer')}".encode())
+        reading = f"{options.get('pool')} {options.get('layer')}"
+        mark = hashlib.sha256(some.tobytes() + reading.encode())
         keys = [_marked(mark, cell) for cell in sequences]
         missing = [row for row, key in enumerate(keys) if key not in kept]
         if missing:
