@@ -96,9 +96,9 @@ one run with seed {recipe["seed"]}. `scripts/pretrain_mini.py` repeats it.
 Word embeddings start from the co-expression of genes: loadings on the principal components of the
 training cells' ranks, centred in each data set. Position embeddings start so that the share of a
 gene in the mean over a cell falls with 1 / log2(1 + rank). The head starts at the frequencies of
-genes (`init`). What the model's cell vectors know comes from that start; the short, gentle training after
-it teaches the masked language model without spoiling them. `benchmarks/bench_ablation.py` compares
-objectives, sizes and vocabularies with the start alone.
+genes (`init`). What the model's cell vectors know comes from that start; the short, gentle training
+after it teaches the masked language model without spoiling them. `benchmarks/bench_ablation.py`
+compares objectives, sizes and vocabularies with the start alone.
 
 Settings that are not the default of `scmix.pretrain.Recipe`:
 
@@ -139,6 +139,7 @@ def _scores(start: str) -> str:
     ]
     across = _spread(between, ["pair", "method"], [c for c in between if _is_score(between[c])])
     means = _means(within)
+    n_untrained = within.loc[within.method.str.startswith("untrained"), "method"].nunique()
     return f"""## Scores
 
 By macro-F1 within data sets, scmix-mini is {_verdict(means, "untrained", "the untrained encoder")};
@@ -146,12 +147,12 @@ it is {_verdict(means, "random projection of ranks", "a random projection of ran
 and {_verdict(means, "PCA", "PCA")}. How it compares between species is in the last table.
 
 `benchmarks/bench_zero_shot.py` prints them. Cell vectors are the mean over genes of the second
-to last layer, the default of `scmix.tl.embed`. A random projection of ranks is nobody's model: each
-gene weighs 1 / log2(1 + rank), and 256 random directions are taken. Within a data set: vote of the
-5 nearest cells by cosine, 5 folds, 5 splits, at most {within.n_cells.max()} cells; untrained encoders: mean ± standard deviation of {
-        within.method.str.startswith("untrained").groupby(within.data).sum().max()
-    } seeds; PCA: 50 components of the data
-set's own 2,000 most variable genes, so it is fitted to each data set while the encoders are not.
+to last layer, the default of `scmix.tl.embed`. Random projection of ranks: 256 random directions of
+genes that weigh 1 / log2(1 + rank), which is what reading a cell in this way gives without learning
+anything; random projection: the same of log counts. Within a data set: vote of the 5 nearest cells
+by cosine, 5 folds, 5 splits, at most {within.n_cells.max()} cells; untrained encoders: mean ±
+standard deviation of {n_untrained} seeds; PCA: 50 components of the data set's own 2,000 most
+variable genes, so it is fitted to each data set while the encoders are not.
 
 ### Held out: lead in macro-F1 over the untrained encoder
 
@@ -159,6 +160,7 @@ set's own 2,000 most variable genes, so it is fitted to each data set while the 
 seeds.
 
 {_leads(start)}
+
 {chr(10).join(f"{table}{chr(10)}" for table in tables)}
 ### Between species
 

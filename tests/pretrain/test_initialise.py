@@ -83,9 +83,7 @@ def test_the_median_row_has_the_length_of_the_random_start_and_the_unseen_are_sh
     genes, vectors = coexpression_embeddings(corpus, 30, seed=0)
     assert len(genes) == n > N_GENES
     length = weight[genes].norm(dim=1).numpy()
-    assert np.median(length) == pytest.approx(
-        encoder.config.initializer_range * 32**0.5, rel=1e-4
-    )
+    assert np.median(length) == pytest.approx(encoder.config.initializer_range * 32**0.5, rel=1e-4)
     np.testing.assert_allclose(length / length[0], vectors.std(1) / vectors[0].std(), rtol=1e-3)
     unseen = np.setdiff1d(corpus.vocabulary.genes.token, genes)
     old = before.word_embeddings.weight.detach()

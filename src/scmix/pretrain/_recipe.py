@@ -92,7 +92,6 @@ class Recipe:
     simcse_negatives: str = "all"
 
     # Contrast of two random parts of a cell's genes, of which the second has nothing masked.
-    subset_contrast_pool: str = "mean"
     subset_contrast_temperature: float = 0.05
     subset_contrast_negatives: str = "all"
     # Chance that the second part is written in the other species' genes (one-to-one orthologues).

@@ -39,7 +39,6 @@ _CHOICES = {
     "part_masker": ("subset", "keep_k", "uniform", "nonzero_zero"),
     "simcse_pool": ("mean", "first"),
     "simcse_negatives": ("all", "species", "dataset"),
-    "subset_contrast_pool": ("mean",),
     "subset_contrast_negatives": ("all", "species", "dataset"),
     "wced_pool": ("mean", "cls"),
     "wced_sets": ("all", "split"),

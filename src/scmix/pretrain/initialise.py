@@ -85,15 +85,16 @@ def _weigh_by_position(encoder: Encoder, length: float) -> None:
     rank = torch.arange(len(positions)).clamp(min=1).to(positions)
     positions.zero_()
     positions[:, -n:] = length * torch.log2(1 + rank)[:, None] * sides / n**0.5
-    layers = encoder.bert.encoder.layer
-    for layer in layers:
-        attention = layer.attention
-        for reader in (*attention.self.children(), layer.intermediate.dense):
-            reader.weight[:, -n:] = 0
-        for writer in (attention.output.dense, layer.output.dense):
-            writer.weight[-n:] = 0
-    last = layers[-2].output if len(layers) > 1 else encoder.bert.embeddings
-    last.LayerNorm.weight[-n:] = 0
+    for name, weight in encoder.bert.encoder.named_parameters():
+        if name.endswith(
+            ("query.weight", "key.weight", "value.weight", "intermediate.dense.weight")
+        ):
+            weight[:, -n:] = 0
+        elif name.endswith("output.dense.weight"):
+            weight[-n:] = 0
+    n_layers = encoder.config.num_hidden_layers
+    read = f"encoder.layer.{n_layers - 2}.output" if n_layers > 1 else "embeddings"
+    encoder.bert.get_parameter(f"{read}.LayerNorm.weight")[-n:] = 0
 
 
 def _gene_tokens(corpus: Corpus) -> torch.Tensor:

@@ -67,7 +67,7 @@ _MAKERS: dict[str, Callable[[Recipe, Config], Any]] = {
         negatives=recipe.simcse_negatives,
     ),
     "subset_contrast": lambda recipe, config: SubsetContrast(
-        pool=recipe.subset_contrast_pool,
+        pool="mean",
         temperature=recipe.subset_contrast_temperature,
         negatives=recipe.subset_contrast_negatives,
     ),
