@@ -47,6 +47,7 @@ WHOLE = {"objectives": {"wced": 1.0}}
 RECIPES: dict[str, dict] = {
     "random start (no step)": {"init": "random", **START},
     "co-expression (no step)": START,
+    "co-expression, ranks not weighed (no step)": {"init": "coexpression", **START},
     "mlm + simcse (scmix-mini)": {},
     "mlm": MLM,
     "mlm + subset contrast": CONTRAST,

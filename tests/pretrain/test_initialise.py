@@ -70,56 +70,64 @@ def test_values_fall_with_the_rank_and_sum_to_one(corpus):
     np.testing.assert_allclose(ranks[0].toarray()[0, cell], weights / weights.sum(), rtol=1e-6)
 
 
-def started(corpus, **changes):
+def started(corpus, init, **changes):
     """An encoder before and after it was started, and the number of genes set."""
-    encoder = make_model(corpus.vocabulary, recipe("scmix-mini", hidden_size=32, **changes)).encoder
+    settings = recipe("scmix-mini", hidden_size=32, init=init, **changes)
+    encoder = make_model(corpus.vocabulary, settings).encoder
     before = deepcopy(encoder)
-    return before.bert.embeddings, encoder, start_from_coexpression(encoder, corpus, seed=0)
+    by_rank = init == "coexpression_by_rank"
+    return before, encoder, start_from_coexpression(encoder, corpus, by_rank=by_rank, seed=0)
 
 
-def test_the_median_row_has_the_length_of_the_random_start_and_the_unseen_are_short(corpus):
-    before, encoder, n = started(corpus)
+@pytest.mark.parametrize(("init", "own"), [("coexpression", 32), ("coexpression_by_rank", 30)])
+def test_the_median_gene_has_the_length_of_the_random_start_and_the_unseen_are_short(
+    corpus, init, own
+):
+    before, encoder, n = started(corpus, init)
     weight = encoder.bert.embeddings.word_embeddings.weight.detach()
-    genes, vectors = coexpression_embeddings(corpus, 30, seed=0)
+    genes, vectors = coexpression_embeddings(corpus, own, seed=0)
     assert len(genes) == n > N_GENES
     length = weight[genes].norm(dim=1).numpy()
     assert np.median(length) == pytest.approx(encoder.config.initializer_range * 32**0.5, rel=1e-4)
     np.testing.assert_allclose(length / length[0], vectors.std(1) / vectors[0].std(), rtol=1e-3)
+    old = before.bert.embeddings.word_embeddings.weight.detach()
     unseen = np.setdiff1d(corpus.vocabulary.genes.token, genes)
-    old = before.word_embeddings.weight.detach()
-    torch.testing.assert_close(weight[unseen, :30], old[unseen, :30] / 10)
+    torch.testing.assert_close(weight[unseen, :own], old[unseen, :own] / 10)
+    special = corpus.vocabulary.special_ids.tolist()
+    torch.testing.assert_close(weight[special, :own], old[special, :own])
+    assert not weight[:, own:].any()
     bias = encoder.cls.predictions.bias.detach().double().exp()
     assert float(bias.sum()) == pytest.approx(1, rel=1e-4)
     counts = np.bincount(
         corpus.sequences(np.arange(len(corpus))).tokens, minlength=corpus.vocabulary.n_tokens
     )
     np.testing.assert_allclose(bias / bias[0], counts + 1, rtol=1e-3)
-    special = corpus.vocabulary.special_ids.tolist()
-    torch.testing.assert_close(weight[special, :30], old[special, :30])
     assert not encoder.bert.embeddings.token_type_embeddings.weight.any()
+
+
+def test_positions_start_small_and_layers_as_they_were_where_ranks_do_not_weigh(corpus):
+    before, encoder, _ = started(corpus, "coexpression")
+    new, old = encoder.bert.embeddings, before.bert.embeddings
+    torch.testing.assert_close(new.position_embeddings.weight, old.position_embeddings.weight / 50)
+    for name, weight in encoder.bert.encoder.state_dict().items():
+        assert torch.equal(weight, before.bert.encoder.state_dict()[name])
 
 
 @pytest.mark.parametrize("layers", [1, 2, 4])
 def test_the_mean_over_a_cell_starts_as_its_ranks_on_the_components(corpus, layers):
-    _, encoder, _ = started(corpus, num_hidden_layers=layers, max_length=64)
+    _, encoder, _ = started(corpus, "coexpression_by_rank", num_hidden_layers=layers, max_length=64)
     encoder.eval()
     cell = corpus.sequences(np.arange(1), max_genes=40).tokens
     species = corpus.vocabulary.special["<human>"]
     tokens = torch.tensor([species, *cell])  # the first gene stands at position 1
     with torch.no_grad():
-        hidden = encoder(tokens, [0, len(tokens)], layer=-2)[1:]
-    mean = hidden.mean(0)
+        mean = encoder(tokens, [0, len(tokens)], layer=-2)[1:].mean(0)
     assert not mean[-2:].any()  # no ballast
     words = encoder.bert.embeddings.word_embeddings.weight.detach()[cell.astype(int)]
     ranks = words / torch.log2(1 + torch.arange(1.0, len(cell) + 1))[:, None]
-    assert torch.cosine_similarity(mean, ranks.mean(0), dim=0) > 0.95
-    plain = torch.cosine_similarity(mean, words.mean(0), dim=0)
-    assert torch.cosine_similarity(mean, ranks.mean(0), dim=0) > plain
-
-
-def test_without_positions_the_start_leaves_them_at_zero(corpus):
-    _, encoder, _ = started(corpus, positions=False)
-    assert not encoder.bert.embeddings.position_embeddings.weight.any()
+    alike, plain = (float(torch.cosine_similarity(mean, x.mean(0), dim=0)) for x in (ranks, words))
+    assert alike > 0.95
+    assert alike > plain
 
 
 def test_the_seed_decides(corpus):

@@ -62,6 +62,7 @@ def test_changes_leave_the_named_recipe_alone():
         ({"max_length": 4096, "tokens_per_step": 2048}, "max_length=4096"),
         ({"subset_share": (0.5, 0.1)}, "subset_share"),
         ({"warmup": 1.0}, "warmup"),
+        ({"positions": False}, "init='coexpression_by_rank' with positions=False"),
     ],
 )
 def test_wrong_settings_are_refused(changes, message):

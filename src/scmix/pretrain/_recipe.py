@@ -36,7 +36,9 @@ class Recipe:
     # Above 0 it costs dearly on CPU: attention leaves its fast kernel.
     attention_probs_dropout_prob: float = 0.0
     initializer_range: float = 0.02
-    # "coexpression": word embeddings start from the co-occurrence of genes (see `initialise`).
+    # "coexpression": word embeddings start from the co-occurrence of genes; "coexpression_by_rank":
+    # and position embeddings so that a gene weighs less in the mean over a cell the lower it ranks
+    # (see `initialise`).
     init: str = "random"
 
     # Whether ranks enter as positions; False: a cell is a bag of genes (and values).

@@ -45,7 +45,7 @@ _CHOICES = {
     "poisson_pool": ("mean", "cls"),
     "restore_draw": ("measured", "detected"),
     "precision": ("bf16", "fp32"),
-    "init": ("random", "coexpression"),
+    "init": ("random", "coexpression", "coexpression_by_rank"),
 }
 
 
@@ -146,6 +146,11 @@ def _check_pairs(recipe: "Recipe") -> None:
         raise InputError(
             "Found masked_values with positions=True: a gene's rank tells its value. "
             "Pass positions=False."
+        )
+    if recipe.init == "coexpression_by_rank" and not recipe.positions:
+        raise InputError(
+            "Found init='coexpression_by_rank' with positions=False: positions are what genes are "
+            "weighed by. Pass init='coexpression'."
         )
 
 

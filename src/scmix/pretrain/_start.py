@@ -65,9 +65,13 @@ def new_model(corpus: Corpus, recipe: Recipe, start: Model | None) -> Pretrainin
 
 def first_values(model: Pretraining, corpus: Corpus, recipe: Recipe, start: Model | None) -> None:
     """Set, at the start of a new run, what is read off the corpus."""
-    if recipe.init == "coexpression" and start is None:
+    if recipe.init != "random" and start is None:
         n = start_from_coexpression(
-            model.encoder, corpus, max_genes=recipe.max_length, seed=recipe.seed
+            model.encoder,
+            corpus,
+            by_rank=recipe.init == "coexpression_by_rank",
+            max_genes=recipe.max_length,
+            seed=recipe.seed,
         )
         logger.info("Started %s genes from their co-expression.", f"{n:,}")
     model.start(corpus)

@@ -9,6 +9,7 @@ from ..encoder import Encoder
 from .corpus import Corpus
 from .sampling import Sampler
 
+_POSITIONS = 0.02  # what a token is counts before where it stands
 _N_CELLS = 40_000  # most cells that are looked at
 _UNSEEN = 0.1  # length of a gene that was never seen, beside the median of those that were
 _BALLAST = 10.0  # what the first position adds, beside the length of a median gene
@@ -16,24 +17,29 @@ _BALLAST = 10.0  # what the first position adds, beside the length of a median g
 
 @torch.no_grad()
 def start_from_coexpression(
-    encoder: Encoder, corpus: Corpus, *, max_genes: int | None = None, seed: int
+    encoder: Encoder,
+    corpus: Corpus,
+    *,
+    by_rank: bool = False,
+    max_genes: int | None = None,
+    seed: int,
 ) -> int:
     """Overwrite the embeddings of the genes seen with :func:`coexpression_embeddings`.
 
     Every row is centred on zero. The median row has the spread of the normal start
     (``initializer_range``); others are longer or shorter, as much as their genes take part in the
-    components. Genes never seen keep their random direction and become short.
+    components. Genes never seen keep their random direction and become short. What is added to
+    every token alike starts near zero: positions 50 times smaller than usual, the token type at
+    zero. The bias of the head starts at the logarithm of each gene's share of all tokens, so that
+    the masked language model starts at the entropy of these shares and does not bend the embeddings
+    to learn them.
 
-    LayerNorm would make all tokens equally long. So the last few dimensions are ballast: no gene
-    has a value there, but position r has one of size ``log2(1 + r)``, ten times the length of a
-    median gene. What LayerNorm leaves of a gene is then in proportion to its length divided by
-    ``log2(1 + r)``, and the mean over the genes of a cell is the cell's point on the components.
-    The layers start blind to the ballast, and the second to last hidden state, which `tl.embed`
-    reads, is without it.
-
-    The bias of the head starts at the logarithm of each gene's share of all tokens, so that the
-    masked language model starts at the entropy of these shares and does not bend the embeddings to
-    learn them.
+    LayerNorm makes all tokens equally long. With `by_rank` it does not: the last few dimensions are
+    ballast, in which no gene has a value, but position r one of size ``log2(1 + r)``, times ten
+    lengths of a median gene. What LayerNorm leaves of a gene is then in proportion to its length
+    divided by ``log2(1 + r)``, as in discounted cumulative gain (Järvelin & Kekäläinen, 2002), and
+    the mean over the genes of a cell is the cell's point on the components. The layers start blind
+    to the ballast, and the second to last hidden state, which `tl.embed` reads, is without it.
 
     Parameters
     ----------
@@ -41,6 +47,8 @@ def start_from_coexpression(
         Changed in place.
     corpus
         Where genes are seen together.
+    by_rank
+        Whether genes weigh less the lower they rank.
     max_genes
         First genes of a cell that count; None: all.
     seed
@@ -53,42 +61,41 @@ def start_from_coexpression(
     embeddings = encoder.bert.embeddings
     weight = embeddings.word_embeddings.weight
     width = weight.shape[1]
-    n_ballast = ballast_size(width)
-    genes, vectors = coexpression_embeddings(
-        corpus, width - n_ballast, max_genes=max_genes, seed=seed
-    )
+    own = width - ballast_size(width) if by_rank else width
+    genes, vectors = coexpression_embeddings(corpus, own, max_genes=max_genes, seed=seed)
     vectors = vectors - vectors.mean(1, keepdims=True)
     length = np.linalg.norm(vectors, axis=1)
     median = encoder.config.initializer_range * width**0.5
     vectors *= median / np.median(length[length > 0])
     weight[_gene_tokens(corpus)] *= _UNSEEN
-    weight[:, -n_ballast:] = 0
-    weight[torch.from_numpy(genes), :-n_ballast] = torch.from_numpy(vectors).to(weight)
+    weight[torch.from_numpy(genes), :own] = torch.from_numpy(vectors).to(weight)
     encoder.cls.predictions.bias.copy_(log_shares(corpus, max_genes=max_genes, seed=seed))
     embeddings.token_type_embeddings.weight.zero_()
-    if embeddings.position_embeddings.weight.requires_grad:  # not of recipes without positions
-        _weigh_by_position(encoder, _BALLAST * median)
+    embeddings.position_embeddings.weight.mul_(_POSITIONS)
+    if by_rank:
+        _weigh_by_rank(encoder, _BALLAST * median)
     return len(genes)
 
 
 def ballast_size(width: int) -> int:
-    """Number of dimensions that hold no genes."""
+    """Number of dimensions that hold no genes where they weigh by rank."""
     return 2 * max(1, width // 128)
 
 
-def _weigh_by_position(encoder: Encoder, length: float) -> None:
-    """Write ``length * log2(1 + position)`` into the ballast and keep the layers off it."""
-    positions = encoder.bert.embeddings.position_embeddings.weight
+def _weigh_by_rank(encoder: Encoder, length: float) -> None:
+    """Write ``length * log2(1 + position)`` into the ballast and keep all else off it."""
+    embeddings = encoder.bert.embeddings
+    positions = embeddings.position_embeddings.weight
     n = ballast_size(positions.shape[1])
+    embeddings.word_embeddings.weight[:, -n:] = 0
     sides = torch.ones(n).to(positions)
     sides[::2] = -1  # the mean over a token, which LayerNorm takes away, stays zero
     rank = torch.arange(len(positions)).clamp(min=1).to(positions)
     positions.zero_()
     positions[:, -n:] = length * torch.log2(1 + rank)[:, None] * sides / n**0.5
+    readers = ("query.weight", "key.weight", "value.weight", "intermediate.dense.weight")
     for name, weight in encoder.bert.encoder.named_parameters():
-        if name.endswith(
-            ("query.weight", "key.weight", "value.weight", "intermediate.dense.weight")
-        ):
+        if name.endswith(readers):
             weight[:, -n:] = 0
         elif name.endswith("output.dense.weight"):
             weight[-n:] = 0
