@@ -12,7 +12,9 @@ from .sampling import Sampler
 _POSITIONS = 0.02  # what a token is counts before where it stands
 _N_CELLS = 40_000  # most cells that are looked at
 _UNSEEN = 0.1  # length of a gene that was never seen, beside the median of those that were
-_BALLAST = 10.0  # what the first position adds, beside the length of a median gene
+# What the first position adds, beside the length of a median gene. More would weigh closer to the
+# ideal, but leave so little of a gene that the first steps of any training drown it.
+_BALLAST = 3.0
 
 
 @torch.no_grad()
@@ -35,9 +37,9 @@ def start_from_coexpression(
     to learn them.
 
     LayerNorm makes all tokens equally long. With `by_rank` it does not: the last few dimensions are
-    ballast, in which no gene has a value, but position r one of size ``log2(1 + r)``, times ten
-    lengths of a median gene. What LayerNorm leaves of a gene is then in proportion to its length
-    divided by ``log2(1 + r)``, as in discounted cumulative gain (Järvelin & Kekäläinen, 2002), and
+    ballast, in which no gene has a value, but position r one of size ``log2(1 + r)``, times three
+    lengths of a median gene. What LayerNorm leaves of a gene is then about in proportion to its
+    length divided by ``log2(1 + r)``, as in discounted cumulative gain (Järvelin & Kekäläinen, 2002), and
     the mean over the genes of a cell is the cell's point on the components. The layers start blind
     to the ballast, and the second to last hidden state, which `tl.embed` reads, is without it.
 

@@ -61,16 +61,7 @@ def say(result: dict[str, Any]) -> None:
         )
     for name, found in params["by_species"].items():
         if found.get("inference") == "permutation":
-            n = int(scores.p_state[scores.species == name].notna().sum())
-            needed = fewest_at_floor(found["p_min"], n) if n else None
-            logger.info(
-                "%s: the smallest p-value that these donors can give is %.2g; %s.",
-                name,
-                found["p_min"],
-                f"{needed} of {n} genes must reach it for any to pass BH at 0.05"
-                if needed
-                else "no gene can pass BH at 0.05",
-            )
+            _say_reach(name, scores[scores.species == name], found, params["n_permutations"])
         elif "inference" in found:
             logger.info(
                 "%s: fewer than three donors in a state, or only one state perturbed: effects are "
@@ -84,3 +75,40 @@ def say(result: dict[str, Any]) -> None:
                 found["n_sample"],
                 found["screen_correlation"],
             )
+
+
+def _say_reach(
+    species: str, scores: pd.DataFrame, found: dict[str, Any], n_permutations: int
+) -> None:
+    """Whether any gene can pass; estimated genes are adjusted for, and have no p-value."""
+    drawn = found["p_min"] > 1 / found["n_possible"]
+    logger.info(
+        "%s: the smallest p-value that %s can give is %.2g; %s",
+        species,
+        f"{n_permutations} permutations" if drawn else "these donors",
+        found["p_min"],
+        _reach(
+            found["p_min"],
+            int(scores.p_state.notna().sum()),
+            int((scores.estimated & scores.effect.notna()).sum()),
+            "More permutations (n_permutations)" if drawn else "More donors",
+        ),
+    )
+
+
+def _reach(p_min: float, n_tested: int, n_estimated: int, more: str) -> str:
+    if not n_tested:
+        return "but no gene has one: each is in too few cells or donors. Name other genes."
+    n = n_tested + n_estimated
+    counted = f"{n} genes"
+    if n_estimated:
+        counted += f" ({n_tested} with a p-value, the others only estimated)"
+    needed = fewest_at_floor(p_min, n)
+    if needed is None:
+        return f"too large for any gene to pass BH at 0.05. {more} would lower it."
+    if needed <= n_tested:
+        return f"{needed} of {counted} must reach it for any to pass BH at 0.05."
+    return (
+        f"no gene can pass BH at 0.05: {needed} of {counted} would have to reach it. {more}, fewer "
+        "genes, named beforehand (genes), or more of them computed exactly (screen) would help."
+    )
