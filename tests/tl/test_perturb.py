@@ -10,6 +10,7 @@ from scmix import checkpoints
 from scmix._errors import GeneIdError, InputError, MissingKeyError
 from scmix.encoder import Config
 from scmix.genes import Vocabulary
+from scmix.statistics import benjamini_hochberg
 from scmix.tl import _spool
 
 LENGTH = 24
@@ -210,16 +211,56 @@ def test_screening_marks_estimates(cells, perturb):
 def test_what_the_design_can_reach_is_said(cells, perturb, caplog):
     caplog.set_level("INFO", logger="scmix")
     found = perturb(cells, screen=3, n_sample=5)
+    looked_at = found["scores"][found["scores"].effect.notna()]
+    p, n = looked_at.p_state.mask(looked_at.estimated, 1.0), len(looked_at)
+    expected = benjamini_hochberg(p)[~looked_at.estimated]
+    np.testing.assert_array_equal(looked_at.padj_state[~looked_at.estimated], expected)
     assert (
-        "human: the smallest p-value that these donors can give is 0.05; 8 of 8 genes must reach "
-        "it for any to pass BH at 0.05." in caplog.text
+        "human: the smallest p-value that these donors can give is 0.05; no gene can pass BH at "
+        f"0.05: {n} of {n} genes (8 with a p-value, the others only estimated) would have to "
+        "reach it. More donors, fewer genes" in caplog.text
     )
     n, correlation = (found["params"]["by_species"]["human"][x] for x in ("n_sample", SCREENED))
     said = f"rank correlation of estimated and exact effects over {n} random genes"
     assert f"{said}: {correlation:.2f}." in caplog.text
     caplog.clear()
+    perturb(cells, list(cells.var_names[:2]))
+    assert "0.05; 2 of 2 genes must reach it for any to pass BH at 0.05." in caplog.text
+    caplog.clear()
     perturb(cells, list(cells.var_names[:2]), donor_key=None)
     assert "fewer than three donors in a state" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("n_ways", "n_tested", "n_estimated", "said"),
+    [
+        (70, 25, 0, "8 of 25 genes must reach it for any"),
+        (70, 32, 79, "32 of 111 genes (32 with a p-value, the others only estimated) must reach"),
+        (70, 31, 80, "32 of 111 genes (31 with a p-value, the others only estimated) would have"),
+        (20, 9, 0, "9 of 9 genes must reach it for any"),
+        (19, 9, 0, "too large for any gene to pass BH at 0.05. More donors would lower it."),
+        (70, 0, 5, "but no gene has one"),
+    ],
+)
+def test_a_gene_can_pass_exactly_where_it_is_said(n_ways, n_tested, n_estimated, said):
+    from scmix.tl._perturbation._result import _reach
+
+    line = _reach(1 / n_ways, n_tested, n_estimated, "More donors")
+    assert said in line
+    best = benjamini_hochberg([1 / n_ways] * n_tested + [1.0] * n_estimated)
+    assert ("must reach it" in line) == (best.min() <= 0.05 + 1e-12)
+
+
+def test_few_permutations_are_named(cells, perturb, caplog, monkeypatch):
+    from scmix.statistics import _labellings
+
+    monkeypatch.setattr(_labellings, "MOST_LISTED", 0)  # so that labellings are drawn
+    caplog.set_level("INFO", logger="scmix")
+    perturb(cells, list(cells.var_names[:2]), n_permutations=9)
+    assert (
+        "human: the smallest p-value that 9 permutations can give is 0.1; too large for any gene "
+        "to pass BH at 0.05. More permutations (n_permutations) would lower it." in caplog.text
+    )
 
 
 def test_progress_shows_the_time_that_is_left(cells, perturb, capsys):

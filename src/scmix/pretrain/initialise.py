@@ -39,9 +39,10 @@ def start_from_coexpression(
     LayerNorm makes all tokens equally long. With `by_rank` it does not: the last few dimensions are
     ballast, in which no gene has a value, but position r one of size ``log2(1 + r)``, times three
     lengths of a median gene. What LayerNorm leaves of a gene is then about in proportion to its
-    length divided by ``log2(1 + r)``, as in discounted cumulative gain (Järvelin & Kekäläinen, 2002), and
-    the mean over the genes of a cell is the cell's point on the components. The layers start blind
-    to the ballast, and the second to last hidden state, which `tl.embed` reads, is without it.
+    length divided by ``log2(1 + r)``, as in discounted cumulative gain (Järvelin & Kekäläinen,
+    2002), and the mean over the genes of a cell is the cell's point on the components. The layers
+    start blind to the ballast, and the second to last hidden state, which `tl.embed` reads, is
+    without it.
 
     Parameters
     ----------
