@@ -43,7 +43,6 @@ CONTRAST = {
     "objectives": {"mlm": 1.0, "subset_contrast": 1.0},
     "subset_contrast_negatives": "dataset",
 }
-WHOLE = {"objectives": {"wced": 1.0}}
 RECIPES: dict[str, dict] = {
     "random start (no step)": {"init": "random", **START},
     "co-expression (no step)": START,
@@ -51,8 +50,8 @@ RECIPES: dict[str, dict] = {
     "mlm + simcse (scmix-mini)": {},
     "mlm": MLM,
     "mlm + subset contrast": CONTRAST,
-    "wced": WHOLE,
-    "wced + mlm": {**WHOLE, "objectives": {"wced": 1.0, "mlm": 1.0}},
+    "wced": {"objectives": {"wced": 1.0}},
+    "wced + mlm": {"objectives": {"wced": 1.0, "mlm": 1.0}},
     "poisson": {"objectives": {"poisson": 1.0}},
     "separate vocabulary": {"vocabulary": "separate"},
     "no species token": {"species_token_dropout": 1.0},

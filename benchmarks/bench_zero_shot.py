@@ -378,13 +378,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for seed in range(args.untrained):
             twin = scmix.models.untrained(model, seed=seed)
             ours[f"untrained seed {seed}"] = by_model(twin, args.cache, **options)
-    simple = {
-        "PCA": pca,
-        "random projection": random_projection,
-        "random projection of ranks": projected_ranks,
-    }
-    simple = {} if args.no_baselines else simple
-    across = {} if args.no_baselines else {"PCA on orthologues": orthologue_pca}
+    simple, across = {}, {}
+    if not args.no_baselines:
+        simple = {
+            "PCA": pca,
+            "random projection": random_projection,
+            "random projection of ranks": projected_ranks,
+        }
+        across = {"PCA on orthologues": orthologue_pca}
     names = [name for name in (args.datasets or "").split(",") if name] or None
     pairs = [name for name in args.pairs.split(",") if name]
     predictions: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] = {}
