@@ -5,18 +5,25 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from scmix._errors import IncompatibleModelError
 
+
+def _in_place(activation: Callable[..., Tensor], x: Tensor) -> Tensor:
+    """Without gradients no memory is taken for the result; nobody reads what goes in again."""
+    return activation(x, inplace=not torch.is_grad_enabled())
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu,
-    "swish": F.silu,
+    "silu": partial(_in_place, F.silu),
+    "swish": partial(_in_place, F.silu),
     "gelu": F.gelu,
     "gelu_new": partial(F.gelu, approximate="tanh"),
     "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
-    "relu": F.relu,
+    "relu": partial(_in_place, F.relu),
 }
 
 # Keys of a transformers config.json that choose another computation, and the only value we compute.

@@ -23,7 +23,7 @@ Pool = Literal["mean", "cls", "first", "pooler", "tokens"]
 POOLS = ("mean", "cls", "first", "pooler", "tokens")
 
 # Tokens of a batch for an encoder of width 256. On CPU what a batch computes should stay in cache.
-BATCH_TOKENS = {"cpu": 8_192, "cuda": 131_072, "mps": 16_384}
+BATCH_TOKENS = {"cpu": 4_096, "cuda": 131_072, "mps": 16_384}
 
 
 class _NotFiniteError(ModelFileError):
