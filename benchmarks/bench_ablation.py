@@ -56,6 +56,7 @@ RECIPES: dict[str, dict] = {
     "separate vocabulary": {"vocabulary": "separate"},
     "no species token": {"species_token_dropout": 1.0},
     "2 layers": {"num_hidden_layers": 2},
+    "6 layers, 2,048 positions (as published)": {"num_hidden_layers": 6, "max_length": 2048},
     "random start (trained)": {"init": "random"},
 }
 

@@ -3,7 +3,7 @@
     SCMIX_DATA=... python benchmarks/bench_zero_shot.py --model scmix-mini --out zero_shot
 
 Within a data set: 5-fold stratified nearest neighbours (k=5, cosine) over 5 seeds, and the cosine
-silhouette of cell types. Between species: the same vote from all cells of one species to the
+silhouette of cell types. Between species: the same vote from the cells of one species to the
 other, over the cell types they share, and species mixing. Over the data sets held out for test and
 for validation: the mean lead over the untrained encoder, with an interval. Writes
 <out>_within.csv, <out>_between.csv and <out>_leads.csv and prints Markdown. Held-out data sets took

@@ -75,7 +75,9 @@ def _data(sources: list[dict]) -> str:
 from training and from the vocabulary's medians: `baron_human_cider`, `baron_mouse1`, `pbmc3k`,
 `zeisel_cortex_sub` (test) and `lung_celllines_scmixology`, `bone_marrow_cytosimplex` (validation:
 settings were chosen on these and on training data sets that were left out for it, without the test
-data).
+data). Not used at all, because their few genes would bias ranks or name the same genes again and
+again: `kang_muscat_ctrl_stim`, `pancreas_e15_supercell`, `sie_haber_scdesign2`,
+`lamanno_da_neurons`.
 
 {_markdown(table)}"""
 
@@ -164,7 +166,10 @@ seeds.
 {chr(10).join(f"{table}{chr(10)}" for table in tables)}
 ### Between species
 
-The vote of all cells of one species on those of the other, over shared cell types.
+The vote of the cells of one species on those of the other, at most {within.n_cells.max()} of each,
+over shared cell types (`make demo` takes all of its cells, so its numbers differ). Mixing is the
+entropy of species among the neighbours within a cell type, 1 where chance decides; alone it is no
+merit: vectors that know nothing of the cell mix best.
 
 {_markdown(across)}"""
 

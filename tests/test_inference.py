@@ -140,10 +140,13 @@ def test_out_of_memory_halves_the_batches(error):
     cramped = make_encoder(Cramped)
     cramped.seen, cramped.error = [], error
     expected = embed(cells, make_encoder())
-    np.testing.assert_allclose(embed(cells, cramped, batch_tokens=10_000), expected, atol=1e-5)
+    with pytest.warns(RuntimeWarning, match=r"do not fit into memory; .* batch_tokens=\d+") as told:
+        found = embed(cells, cramped, batch_tokens=10_000)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     failed = [n for n in cramped.seen if n > cramped.limit]
     assert len(failed) <= math.ceil(math.log2(cells.tokens.size / cramped.limit)) + 1
     assert sum(n for n in cramped.seen if n <= cramped.limit) == cells.tokens.size
+    assert len(told) == len(failed)
 
 
 def test_a_cell_that_does_not_fit():

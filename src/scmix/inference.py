@@ -218,7 +218,8 @@ def in_batches(
 ) -> None:
     """Call ``work(rows)`` for batches of cells, longest first, without gradients.
 
-    A batch that does not fit into memory is divided, and all later ones are made as small.
+    A batch that does not fit into memory is divided, with a warning, and all later ones are made as
+    small.
     """
     pending = [rows[batch] for batch in pack(lengths[rows], budget)][::-1]
     with torch.inference_mode(), tqdm(total=rows.size, unit="cell", disable=not progress) as bar:
@@ -232,7 +233,13 @@ def in_batches(
                     "memory. Encode fewer genes per cell, or use another device."
                 )
             left = np.concatenate(pending[::-1])
-            budget = max(int(lengths[pending[-1]].sum()) // 2, 1)
+            failed = int(lengths[pending[-1]].sum())
+            budget = max(failed // 2, 1)
+            warn(
+                f"{failed:,} tokens at once do not fit into memory; going on with batches of "
+                f"{budget:,}. batch_tokens={budget} avoids the attempt.",
+                RuntimeWarning,
+            )
             pending = [left[batch] for batch in pack(lengths[left], budget)][::-1]
 
 

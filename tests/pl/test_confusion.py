@@ -93,7 +93,7 @@ def test_thirty_types_with_long_names_keep_their_names_apart(order):
 def test_one_type_and_bad_input():
     one = labelled(["beta"] * 3, ["beta", "beta", "alpha"])
     axes = pl.confusion(one, "true", "predicted", show=False)
-    assert [label.get_text() for label in axes[0].get_xticklabels()] == ["beta", "alpha"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["beta", "alpha"]
     with pytest.raises(MissingKeyError, match="no column 'label'"):
         pl.confusion(one, "true", "label")
     with pytest.raises(InputError, match="order='size'"):

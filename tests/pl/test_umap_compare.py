@@ -205,7 +205,7 @@ def test_order_of_drawing_is_random_and_seeded():
 
     def drawn(seed):
         axes = pl.umap_compare(adata, "X_one", color="species", seed=seed, show=False)
-        return np.asarray(axes[0].collections[0].get_offsets())
+        return np.asarray(axes.collections[0].get_offsets())
 
     np.testing.assert_array_equal(drawn(0), drawn(0))
     assert not np.array_equal(drawn(0), drawn(1))

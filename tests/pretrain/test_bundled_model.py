@@ -88,5 +88,10 @@ def test_transformers_and_a_plain_mean_give_its_vectors(bundled):
         columns = ranks.indices[np.argsort(ranks.data)]
         tokens = [bundled.vocabulary.special["<human>"], *known[columns]]
         with torch.no_grad():
-            hidden = other(torch.tensor([tokens])).hidden_states[-2][0, 1:]
-        np.testing.assert_allclose(hidden.mean(0).numpy(), vector, atol=1e-4)
+            theirs = other(torch.tensor([tokens]))
+            ours = bundled.encoder(torch.tensor(tokens), [0, len(tokens)])
+            logits = bundled.encoder.logits(ours)
+        hidden = theirs.hidden_states[-2][0, 1:]
+        np.testing.assert_allclose(hidden.mean(0).numpy(), vector, atol=1e-5)
+        torch.testing.assert_close(ours, theirs.hidden_states[-1][0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(logits, theirs.logits[0], atol=1e-5, rtol=0)

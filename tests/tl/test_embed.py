@@ -85,20 +85,26 @@ def test_batches_and_blocks_change_nothing(budget, block, human, tiny):
         np.testing.assert_allclose(vectors(human, tiny, batch_tokens=budget), whole, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "convert",
-    [
-        sp.csc_matrix,
-        sp.csr_array,
-        lambda x: x.toarray(),
-        lambda x: x.toarray().astype(np.int64),
-        lambda x: x.astype(np.float64),
-    ],
-)
-def test_kind_of_matrix_changes_nothing(convert, human, tiny):
-    other = human.copy()
-    other.X = convert(human.X)
-    np.testing.assert_array_equal(vectors(other, tiny), vectors(human, tiny))
+KINDS = [
+    sp.csr_matrix.copy,  # zeros are stored
+    sp.csc_matrix,
+    sp.csr_array,
+    lambda x: x.toarray(),
+    lambda x: x.toarray().astype(np.int64),
+    lambda x: x.astype(np.float64),
+]
+
+
+@few
+@given(share=st.floats(0, 0.9), seed=st.integers(0, 1000), kind=st.sampled_from(KINDS))
+def test_sparsity_and_kind_of_matrix_change_nothing(share, seed, kind, human, tiny):
+    stored, sparse = human.copy(), human.copy()
+    lost = np.random.default_rng(seed).random(human.X.nnz) < share
+    stored.X.data[lost] = 0
+    sparse.X = stored.X.copy()
+    sparse.X.eliminate_zeros()
+    stored.X = kind(stored.X)
+    np.testing.assert_array_equal(vectors(stored, tiny), vectors(sparse, tiny))
 
 
 def test_unknown_genes_and_a_layer_change_nothing(human, tiny):

@@ -29,7 +29,7 @@ def confidence(
     n_bins: int = 15,
     show: bool | None = None,
     return_fig: bool = False,
-) -> "Figure | list[Axes] | None":
+) -> "Figure | Axes | list[Axes] | None":
     """Draw how often labels are right at each confidence, and the errors among the surest cells.
 
     Left, the reliability curve: cells by confidence, in bins of equal width; on the diagonal,

@@ -27,7 +27,7 @@ def confusion(
     order: Order = "category",
     show: bool | None = None,
     return_fig: bool = False,
-) -> "Figure | list[Axes] | None":
+) -> "Figure | Axes | list[Axes] | None":
     """Draw which predicted labels the cells of each true label got.
 
     Each row is a true label and adds up to 100 %; the number of its cells stands at the right.
@@ -50,7 +50,7 @@ def confusion(
 
     Returns
     -------
-    The figure if `return_fig`, a list with its axes if not shown, else nothing.
+    The figure if `return_fig`, its axes if not shown, else nothing.
 
     Raises
     ------

@@ -34,7 +34,7 @@ def evaluation(
     key: str = "evaluation",
     show: bool | None = None,
     return_fig: bool = False,
-) -> "Figure | list[Axes] | None":
+) -> "Figure | Axes | list[Axes] | None":
     """Draw the table of `scmix.tl.evaluate`: a row for each method, a panel for each split.
 
     A point is the mean over seeds, the thin line its 95 % interval, the thick one plus and minus
@@ -57,7 +57,7 @@ def evaluation(
 
     Returns
     -------
-    The figure if `return_fig`, the list of axes if not shown, else nothing.
+    The figure if `return_fig`, the axes if not shown (a list if there are several), else nothing.
 
     Raises
     ------

@@ -26,7 +26,7 @@ def history(
     *,
     show: bool | None = None,
     return_fig: bool = False,
-) -> "Figure | list[Axes] | None":
+) -> "Figure | Axes | list[Axes] | None":
     """Draw the loss of training and validation, and the scores on the validation cells, by epoch.
 
     Epoch 0 is the classifier before fine-tuning. A vertical line stands at the epoch that was

@@ -35,7 +35,7 @@ def perturbation(
     flagged: bool = False,
     show: bool | None = None,
     return_fig: bool = False,
-) -> "Figure | list[Axes] | None":
+) -> "Figure | Axes | list[Axes] | None":
     """Draw genes by their effect: the largest with intervals, and all against a p-value.
 
     On the left the genes with the largest effects either way, with the interval over donors where

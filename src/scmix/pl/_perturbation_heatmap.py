@@ -31,7 +31,7 @@ def perturbation_heatmap(
     n_genes: int = 20,
     show: bool | None = None,
     return_fig: bool = False,
-) -> "Figure | list[Axes] | None":
+) -> "Figure | Axes | list[Axes] | None":
     """Draw effects as colours: perturbed genes by states, or by affected genes.
 
     Orange is a shift towards a state and purple one away from it, white none; for genes, the
@@ -59,7 +59,7 @@ def perturbation_heatmap(
 
     Returns
     -------
-    The figure if `return_fig`, a list with the axes if not shown, else nothing.
+    The figure if `return_fig`, its axes if not shown, else nothing.
 
     Raises
     ------

@@ -34,7 +34,7 @@ def perturbation_shift(
     size: float | None = None,
     show: bool | None = None,
     return_fig: bool = False,
-) -> "Figure | list[Axes] | None":
+) -> "Figure | Axes | list[Axes] | None":
     """Draw arrows from cells to their perturbed selves, in a picture of all cells.
 
     One panel for each gene. Start cells are blue, cells of a goal orange with a star at their
@@ -63,7 +63,7 @@ def perturbation_shift(
 
     Returns
     -------
-    The figure if `return_fig`, the list of axes if not shown, else nothing.
+    The figure if `return_fig`, the axes if not shown (a list if there are several), else nothing.
 
     Raises
     ------

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 def hand_over(
     figure: "Figure", show: bool | None, return_fig: bool, n_axes: int
-) -> "Figure | list[Axes] | None":
+) -> "Figure | Axes | list[Axes] | None":
     """Return or show, as scanpy's plots do."""
     import matplotlib.pyplot as plt
 
@@ -21,6 +21,6 @@ def hand_over(
 
         show = settings.autoshow
     if not show:
-        return figure.axes[:n_axes]
+        return figure.axes[:n_axes] if n_axes > 1 else figure.axes[0]
     plt.show()
     return None

@@ -33,7 +33,7 @@ def umap_compare(
     seed: int = 0,
     show: bool | None = None,
     return_fig: bool = False,
-) -> "Figure | list[Axes] | None":
+) -> "Figure | Axes | list[Axes] | None":
     """Draw UMAPs of several embeddings side by side, with the same colours everywhere.
 
     Columns are embeddings (of each object, when there are several), rows are colours. The layout
@@ -76,7 +76,8 @@ def umap_compare(
 
     Returns
     -------
-    The figure if `return_fig`, the list of axes (row by row) if not shown, else nothing.
+    The figure if `return_fig`, the axes if not shown (a list, row by row, if there are several),
+    else nothing.
 
     Raises
     ------
