@@ -22,6 +22,13 @@ NEWEST ?= .venv-newest
 # No pins: the newest release of everything.
 NEWEST_OF := --upgrade --upgrade-strategy eager
 
+# $(call make_venv,interpreter,folder): nothing to do where the folder has a pip.
+make_venv = $(2)/bin/python -m pip --version >/dev/null 2>&1 || { \
+	"$(1)" -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "'$(1)' lacks the venv or ensurepip module. Install it (Debian, Ubuntu:" \
+		"apt install python3-venv) or call: make PYTHON=/path/to/another/python3" >&2; exit 1; }; \
+	echo "Making $(2) with $$("$(1)" --version)"; "$(1)" -m venv $(2); }
+
 .PHONY: demo test test-slow test-newest coverage lint doctest spelling linkcheck docs gallery tables
 .PHONY: tutorials bench clean
 
@@ -84,8 +91,7 @@ $(READY)%: pyproject.toml constraints.txt
 	@"$(PYTHON)" -c '$(NEW_ENOUGH)' 2>/dev/null || { \
 		echo "scmix needs Python 3.11 or newer; '$(or $(PYTHON),python3)' is not, or is not there." \
 		"Install one and call: make PYTHON=/path/to/python3" >&2; exit 1; }
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
-		echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
+	@$(call make_venv,$(PYTHON),$(VENV))
 	@echo "Installing scmix[$*] into $(VENV) (the first time takes some minutes: PyTorch is large)"
 	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	@touch $@
@@ -94,8 +100,6 @@ $(NEWEST)/.installed: pyproject.toml
 	@"$(NEWEST_PYTHON)" -c '$(NEWEST_ENOUGH)' 2>/dev/null || { \
 		echo "test-newest needs Python 3.12 or newer, which was not found. Install one and call:" \
 		"make test-newest NEWEST_PYTHON=/path/to/python3" >&2; exit 1; }
-	@$(NEWEST)/bin/python -m pip --version >/dev/null 2>&1 || { \
-		echo "Making $(NEWEST) with $$($(NEWEST_PYTHON) --version)"; \
-		$(NEWEST_PYTHON) -m venv $(NEWEST); }
+	@$(call make_venv,$(NEWEST_PYTHON),$(NEWEST))
 	@$(NEWEST)/bin/python -m pip install --disable-pip-version-check $(NEWEST_OF) -e '.[dev]'
 	@touch $@

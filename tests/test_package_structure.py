@@ -1,11 +1,16 @@
-"""Every public function has the shape and the docstring that users of scanpy know."""
+"""Every public function has the shape and the docstring that users of scanpy know.
+
+And style is checked by one version of ruff everywhere.
+"""
 
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 import scmix
 
@@ -138,3 +143,13 @@ def test_classes_have_docstrings(name: str) -> None:
     doc = inspect.getdoc(CLASSES[name])
     assert doc
     assert not doc.startswith(f"{CLASSES[name].__name__}("), "the one dataclasses write"
+
+
+def test_hooks_run_the_pinned_ruff() -> None:
+    root = Path(__file__).parents[1]
+    pin = re.search(r"^ruff==(\S+)$", (root / "constraints.txt").read_text("utf-8"), re.MULTILINE)
+    assert pin
+    settings = yaml.safe_load((root / ".pre-commit-config.yaml").read_text("utf-8"))
+    (ruff,) = [repo for repo in settings["repos"] if repo["repo"].endswith("/ruff-pre-commit")]
+    assert ruff["rev"] == f"v{pin[1]}"
+    assert [hook["id"] for hook in ruff["hooks"]] == ["ruff-check", "ruff-format"]

@@ -1,6 +1,7 @@
 """`pp.map_genes`: what it writes, how it finds names and species, and what it refuses."""
 
 import logging
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -268,17 +269,72 @@ def test_cells_said_to_be_of_another_species(human: ad.AnnData) -> None:
 # -- other faults ----------------------------------------------------------------------------------
 
 
+def says_transposed(rows: int, columns: int, n_columns: int) -> str:
+    return re.escape(
+        f"Found genes as names of cells ({rows} of 200 obs_names looked at) and not as names of "
+        f"columns ({columns} of {n_columns} in var_names): the matrix is transposed. Expected "
+        "cells by genes; pass adata.T."
+    )
+
+
+@pytest.mark.parametrize("species", ["human", "mouse"])
 @pytest.mark.parametrize("ids", ["ensembl_id", "symbol"])
 @pytest.mark.parametrize(
     "options", [{}, {"species_key": "species"}, {"gene_ids": "symbol"}, {"species": "mouse"}]
 )
-def test_transposed(make_adata: Callable[..., ad.AnnData], ids: str, options: dict) -> None:
+def test_transposed(
+    make_adata: Callable[..., ad.AnnData], species: str, ids: str, options: dict
+) -> None:
     """Named before anything that follows from it: columns of `.obs` and `.var` are swapped."""
-    transposed = make_adata("human", ids=ids).T.copy()
-    message = r"genes as names of cells \(200 of 200 .*transposed. .*; pass adata\.T\.$"
+    transposed = make_adata(species, ids=ids).T.copy()
+    transposed.obs["symbol"] = transposed.obs_names.to_numpy(object)
+    message = f"^{says_transposed(200, 0, 12)}$"
     refused(transposed, GeneIdError, message, **options)
     transposed.var_names = ["AAAC-1"] * 12  # duplicates are no better a reason
     refused(transposed, GeneIdError, message, **options)
+
+
+WELLS = [f"{row}{column}" for row in "ABCDEFGH" for column in range(1, 13)]
+
+
+def test_transposed_plate(make_adata: Callable[..., ad.AnnData]) -> None:
+    """Old symbols among the cells, and wells, of which many are names of genes, as genes."""
+    transposed = make_adata("human", n_obs=96, ids="symbol").T.copy()
+    transposed.obs_names = [*transposed.obs_names[:140], *(f"RP11-{i}.9" for i in range(60))]
+    transposed.var_names = WELLS
+    refused(transposed, GeneIdError, says_transposed(140, 15, 96))
+
+
+@pytest.mark.parametrize("options", [{}, {"gene_ids": "ensembl_id"}])
+def test_wells_are_not_genes(make_adata: Callable[..., ad.AnnData], options: dict) -> None:
+    adata = make_adata("human", n_obs=96)
+    adata.obs_names = WELLS
+    adata.var["ensembl_id"] = adata.var_names.to_numpy(object)
+    adata.var_names = [f"feature {i}" for i in range(200)]
+    scmix.pp.map_genes(adata, **options)
+    assert (adata.var["scmix_token"] >= 0).all()
+
+
+@pytest.mark.parametrize("n_known", [40, 80])
+@pytest.mark.parametrize("names", [WELLS, [f"c{i}" for i in range(30)]])
+def test_few_genes_of_cells_with_short_names(
+    make_adata: Callable[..., ad.AnnData], names: list[str], n_known: int
+) -> None:
+    adata = make_adata("human", n_obs=len(names))
+    adata.obs_names = names
+    adata.var_names = [*adata.var_names[:n_known], *(f"peak {i}" for i in range(200 - n_known))]
+    found = rf"^Found few genes: {n_known} of 200 columns .* Results rest on these genes alone\.$"
+    with pytest.warns(UserWarning, match=found):
+        scmix.pp.map_genes(adata)
+    assert (adata.var["scmix_token"] >= 0).sum() == n_known
+
+
+def test_cells_named_by_the_gene_knocked_out(make_adata: Callable[..., ad.AnnData]) -> None:
+    adata = make_adata("human", n_obs=50, ids="symbol")
+    adata.obs_names = adata.var_names[:50]
+    adata.var_names = [*adata.var_names[:60], *(f"peak {i}" for i in range(140))]
+    with pytest.warns(UserWarning, match="^Found few genes: 60 of 200"):
+        scmix.pp.map_genes(adata)
 
 
 def test_genes_named_in_a_column_are_not_transposed(human: ad.AnnData) -> None:
@@ -290,7 +346,13 @@ def test_genes_named_in_a_column_are_not_transposed(human: ad.AnnData) -> None:
 
 
 def test_no_genes(human: ad.AnnData) -> None:
-    refused(human[:, :0].copy(), GeneIdError, "n_vars = 0")
+    human.obs_names = WELLS[:12]
+    message = re.escape(
+        "Found 0 genes (n_vars = 0); expected at least one. Look at how the data were read and "
+        "which genes were filtered out."
+    )
+    refused(human[:, :0].copy(), GeneIdError, message)
+    refused(human[:, :0].copy(), GeneIdError, message, gene_ids="symbol")
 
 
 def test_names_that_are_not_text(human: ad.AnnData) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from .._errors import GeneIdError, InputError, MissingKeyError
+from .._gene_lookup import ENSEMBL, SYMBOL
 from .._gene_matching import GeneMatch, OnDuplicate, match_seen
 from .._gene_names import SeenNames
 from .._opening import check_adata, check_tables
@@ -61,9 +62,17 @@ def match_adata(
     """
     check_adata(adata)
     check_tables(adata)
-    _refuse_transposed(adata, vocabulary)
-    codes = _given_species(adata, species, species_key)
+    if adata.n_vars == 0:
+        raise GeneIdError(
+            "Found 0 genes (n_vars = 0); expected at least one. Look at how the data were read "
+            "and which genes were filtered out."
+        )
     seen, origin = _names(adata, vocabulary, gene_ids, on_duplicate)
+    # Before keys are looked for: .obs and .var of a transposed object are swapped, too.
+    _refuse_transposed(adata, vocabulary, seen, origin)
+    if gene_ids is not None and gene_ids not in adata.var:
+        raise MissingKeyError(_missing(gene_ids, adata.var, "var", []))
+    codes = _given_species(adata, species, species_key)
     present = [] if codes is None else [SPECIES[code] for code in np.unique(codes)]
     _check_known(present, vocabulary, species_key)
     wanted = None if not present else present[0] if len(present) == 1 else "both"
@@ -80,25 +89,26 @@ def match_adata(
     return found, codes
 
 
-def _refuse_transposed(adata: AnnData, vocabulary: Vocabulary) -> None:
-    """Look at some names of either kind: genes in rows would fail later, for another reason."""
-    n_columns, columns = _known_among(adata.var_names, vocabulary)
-    if 2 * n_columns > columns:
+def _refuse_transposed(
+    adata: AnnData, vocabulary: Vocabulary, genes: SeenNames, origin: str
+) -> None:
+    """Refuse genes in rows, which would fail later, for another reason."""
+    names = adata.obs_names[:: max(1, adata.n_obs // _NAMES_LOOKED_AT)]
+    if not _is_text(names):
         return
-    n_rows, rows = _known_among(adata.obs_names, vocabulary)
-    if 2 * n_rows > rows:
+    n_rows, n_columns = _n_current(SeenNames.of(names, vocabulary)), _n_current(genes)
+    # Some cells bear symbols by chance: of the wells A1 to H12 every sixth is one (C2, F10).
+    if n_rows > max(0.5, 4 * n_columns / adata.n_vars) * len(names):
         raise GeneIdError(
-            f"Found genes as names of cells ({n_rows:,} of {rows:,} obs_names looked at) and not "
-            f"as names of columns ({n_columns:,} of {columns:,} var_names): the matrix is "
-            "transposed. Expected cells by genes; pass adata.T."
+            f"Found genes as names of cells ({n_rows:,} of {len(names):,} obs_names looked at) and "
+            f"not as names of columns ({n_columns:,} of {adata.n_vars:,} in {origin}): the matrix "
+            "is transposed. Expected cells by genes; pass adata.T."
         )
 
 
-def _known_among(names: pd.Index, vocabulary: Vocabulary) -> tuple[int, int]:
-    """How many of some evenly spaced names are genes, and how many were looked at."""
-    some = names[:: max(1, len(names) // _NAMES_LOOKED_AT)]
-    known = SeenNames.of(some, vocabulary).n_known if _is_text(some) else 0
-    return known, len(some)
+def _n_current(names: SeenNames) -> int:
+    """How many are Ensembl ids or symbols of today: c12 or A2 are aliases of some genes."""
+    return int(np.isin(names.kinds, (ENSEMBL, SYMBOL)).any(axis=0).sum())
 
 
 def _given_species(
@@ -135,12 +145,10 @@ def _names(
     adata: AnnData, vocabulary: Vocabulary, gene_ids: str | None, on_duplicate: str
 ) -> tuple[SeenNames, str]:
     """The gene names to use, looked up, and what to call them."""
-    if gene_ids is not None:
-        if gene_ids not in adata.var:
-            raise MissingKeyError(_missing(gene_ids, adata.var, "var", []))
+    if gene_ids is not None and gene_ids in adata.var:
         return SeenNames.of(names_of(adata, gene_ids), vocabulary), f'var["{gene_ids}"]'
     others = [name for name in ID_COLUMNS if name in adata.var and _is_text(adata.var[name])]
-    if not others or adata.n_vars == 0:
+    if not others:
         return SeenNames.of(adata.var_names, vocabulary), "var_names"
     own = SeenNames.of(adata.var_names, vocabulary) if _is_text(adata.var_names) else None
     n_own = own.n_known if own else 0
