@@ -56,8 +56,9 @@ A small encoder for human and mouse single-cell RNA-seq that ships with scmix:
 feed-forward {config.intermediate_size}, {config.max_position_embeddings} positions,
 {n_million:.1f} million parameters, {model.vocabulary.n_tokens:,} tokens
 ({model.vocabulary.mode} vocabulary: one-to-one orthologues are one token). It reads the first
-{n_genes} genes of a cell. The published Mix-Geneformer has 6 layers and 2,048 positions; this one
-is what could be trained on one core of a shared processor.
+{n_genes} genes of a cell. The published Mix-Geneformer has 6 layers and 2,048 positions; in the
+steps that one core of a shared processor allows, that size was worse within data sets and hardly
+better between species (`docs/results/ablation.md`).
 
 Licence of the weights: {model.manifest["licence"]}."""
 
