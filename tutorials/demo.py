@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         color=["species", "cell_type"],
         return_fig=True,
     )
-    figure.savefig(args.output, dpi=150)
+    figure.savefig(args.output, dpi=220)
 
     say(start, "Done")
     print(f"\n{table(rows, pd.DataFrame(twins), majority(shared))}\n")
