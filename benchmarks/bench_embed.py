@@ -6,7 +6,7 @@ sorted by length, padded to the longest of the batch, eager attention, float32, 
 layers, logits of every token, mean of the last layer over the tokens that are not padding. It takes
 100 cells at once by default, of which the logits alone would fill 27 GB; here it takes 48, and also
 fewer, with which it is faster: what it computes at once is less far from fitting into cache. The
-goals are meant beside 48, the nearest to the default that 24 GiB of memory hold (it fills 14).
+goals are meant beside 48: as near to the default as fits well into 24 GiB of memory (it fills 14).
 All take turns for some rounds, so that a machine whose speed changes is fair to all: a ratio is
 that of one round; the median is printed, and the lowest and highest.
 
